@@ -1,0 +1,49 @@
+# Everything a newcomer needs: `make run` and `make test`. `make help` lists the rest.
+PYTHON ?= python3
+BIN    := .venv/bin
+CODEC  := Cargo.toml Cargo.lock $(shell find rust_codec -name '*.rs' -o -name '*.toml')
+SRC    := rust_codec/headrace gateway/headrace sync/headrace registry/headrace loadtest/headrace
+ONCE   ?=
+ENGINES ?= embedded
+.PHONY: help install run test static codec bench stress clean
+
+help:
+	@grep -E '^## ' Makefile | sed 's/^## //'
+
+## make install   the environment in .venv, with the embedded engines
+install: .venv/embedded
+
+## make run       the flight example end to end, served on 127.0.0.1:6566 until Ctrl-C (ONCE=1: one read of each kind, then exit)
+run: .venv/embedded
+	@$(BIN)/python -m headrace.loadtest.flights $(if $(ONCE),--once) --engines $(ENGINES)
+
+## make test      every test, Rust and Python
+test: .venv/dev
+	@cargo test --quiet --locked --workspace --exclude headrace-codec-python
+	@$(BIN)/python -m pytest -q
+
+## make static    format, lint, types, import arrows
+static: .venv/dev
+	@cargo fmt --all --check
+	@cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/mypy $(SRC) tests
+	@$(BIN)/pyright
+	@$(BIN)/codespell
+
+## make codec     rebuild the Rust codec in place, quickly (for developers)
+codec: .venv/dev
+	@PYO3_BUILD_EXTENSION_MODULE=1 cargo build --quiet --locked --profile quick -p headrace-codec-python
+	@cp "$${CARGO_TARGET_DIR:-target}/quick/lib_codec.so" rust_codec/headrace/codec/_codec.abi3.so.new
+	@mv rust_codec/headrace/codec/_codec.abi3.so.new rust_codec/headrace/codec/_codec.abi3.so
+
+## make clean     remove the environment and build outputs
+clean:
+	@rm -rf .venv target rust_codec/headrace/codec/*.so
+
+.venv/%: pyproject.toml constraints.txt $(CODEC)
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$*]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""Reads: the HTTP application, the fast lane and the read path."""

@@ -1,0 +1,1 @@
+"""Load: locust scenarios and benchmarks with raw results."""

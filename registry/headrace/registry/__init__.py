@@ -1,0 +1,1 @@
+"""Meaning: what a feature group is, whether a registry is right, and what `apply` does with it."""

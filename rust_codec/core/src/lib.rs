@@ -1,0 +1,12 @@
+//! Bytes of the Headrace feature store, free of Python: schema → checked → frozen plan, then
+//! encode, decode, fold and transcode. Start with [`format`], which owns every byte.
+
+#![forbid(unsafe_code)]
+
+pub mod catalog;
+pub mod cell;
+pub mod cursor;
+pub mod error;
+pub mod format;
+pub mod mutation;
+pub mod schema;

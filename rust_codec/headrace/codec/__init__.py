@@ -1,0 +1,27 @@
+"""Bytes of the feature store: the Rust codec's public names.
+
+`Catalog` is the compiled registry; every other verb takes it or comes from it. See
+`rust_codec/core/src/format.rs` for the byte format, documented there and nowhere else.
+"""
+
+from headrace.codec._codec import (
+    Catalog,
+    CodecError,
+    CommandBatch,
+    DecodeError,
+    EncodeError,
+    LmdbStore,
+    SchemaError,
+    encode_commands,
+)
+
+__all__ = [
+    "Catalog",
+    "CodecError",
+    "CommandBatch",
+    "DecodeError",
+    "EncodeError",
+    "LmdbStore",
+    "SchemaError",
+    "encode_commands",
+]

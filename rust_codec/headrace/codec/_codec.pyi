@@ -1,0 +1,186 @@
+"""Types of the extension module, kept true by a stub test."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal, final
+
+class CodecError(ValueError):
+    """Bytes, JSON or a schema that cannot be accepted.
+
+    `code` is a stable upper-case word, `offset` the byte at which reading stopped (None where
+    there is none), `path` the place inside the value, such as `values.level` (empty at the top).
+    """
+
+    code: str
+    offset: int | None
+    path: str
+
+class SchemaError(CodecError):
+    """A catalog document or an Avro schema that is not well formed."""
+
+class EncodeError(CodecError):
+    """A value that does not fit the field it is meant for."""
+
+class DecodeError(CodecError):
+    """Stored bytes that are torn, foreign or damaged."""
+
+@final
+class Catalog:
+    """One generation of the compiled registry, frozen: the only thing encode and decode accept."""
+
+    def __new__(cls, document: bytes) -> Catalog:
+        """Compile a catalog document (JSON, see `headrace.registry.catalog`); raises SchemaError."""
+    @property
+    def generation(self) -> int: ...
+    def group_id(self, group: str) -> int | None:
+        """The id of a group, or None when the catalog has no group of that name."""
+    def group_name(self, group_id: int) -> str | None: ...
+    def fingerprint(self, group: str) -> int:
+        """CRC-64-AVRO of the group's current record schema; KeyError for an unknown group."""
+    def avro_schema(self, fingerprint: int) -> str | None:
+        """The Avro schema (JSON text) of any schema ever registered, by fingerprint."""
+    def encode_key(self, group: str, keys: Mapping[str, object]) -> bytes:
+        """Key bytes (semantics 8) from one value per key field; raises EncodeError."""
+    def decode_key(self, key: bytes) -> tuple[str, dict[str, int | str]]:
+        """Group name and key fields of key bytes; raises DecodeError."""
+    def fold_object(
+        self, group: str, cells: Sequence[tuple[int, bytes]], *, delete_timestamp: int | None, now_ms: int
+    ) -> FoldedRecord | None:
+        """Fold the cells of one Object row: (field id, cell bytes), field id 0 being a whole record.
+
+        None when no cell is live. `delete_timestamp` is the write timestamp of the row's newest
+        DELETE, for engines that do not apply it themselves.
+        """
+    def decode_event(self, group: str, cell: bytes) -> tuple[int, dict[str, object]]:
+        """Event time in ms and the value fields of one History event, as Python values."""
+    def decode_block(self, group: str, block: bytes) -> FoldedRecord:
+        """Open a cache block (checks layout, CRC and schema); raises DecodeError."""
+
+@final
+class FoldedRecord:
+    """One record as the online store serves it."""
+
+    @property
+    def newest_event_time_ms(self) -> int: ...
+    @property
+    def oldest_event_time_ms(self) -> int: ...
+    @property
+    def values(self) -> dict[str, object]:
+        """Every value field of the newest schema in schema order; never-written ones at their default."""
+    @property
+    def written(self) -> dict[str, bool]:
+        """Which value fields were ever written (and have not expired)."""
+    @property
+    def avro(self) -> bytes:
+        """The folded record as Avro single-object bytes of the newest schema."""
+    def block(self, key: bytes) -> bytes:
+        """The cache block of this record for these key bytes."""
+
+@final
+class Rejection:
+    """Why one command cannot be applied."""
+
+    @property
+    def index(self) -> int:
+        """Position of the command in the list that was given."""
+    @property
+    def code(self) -> str:
+        """A stable word: UNKNOWN_GROUP, UNKNOWN_FIELD, WRONG_TYPE, MISSING_KEY, NO_EVENT_TIME, ..."""
+    @property
+    def message(self) -> str: ...
+    @property
+    def offset(self) -> int | None: ...
+    @property
+    def path(self) -> str: ...
+
+MutationKind = Literal["record", "patch", "event", "delete_row", "delete_history"]
+
+@final
+class Mutation:
+    """One write for one store row. Field names follow design 1."""
+
+    @property
+    def index(self) -> int:
+        """Position of its command in the list that was given."""
+    @property
+    def kind(self) -> MutationKind: ...
+    @property
+    def group_id(self) -> int: ...
+    @property
+    def key(self) -> bytes:
+        """Key bytes, group id included."""
+    @property
+    def field_id(self) -> int:
+        """The patched field; 0 for every other kind."""
+    @property
+    def event_id(self) -> int:
+        """Content digest, as an unsigned 64-bit number."""
+    @property
+    def event_time_ms(self) -> int: ...
+    @property
+    def write_timestamp(self) -> int: ...
+    @property
+    def expires_at_ms(self) -> int | None:
+        """event time + ttl, or None without a ttl."""
+    @property
+    def cell(self) -> bytes:
+        """The cell; empty for a delete."""
+
+@final
+class CommandBatch:
+    """Commands turned into cells, in one call and without a Python object per value."""
+
+    @property
+    def accepted(self) -> int:
+        """Commands that became at least one mutation or arrived expired."""
+    @property
+    def expired(self) -> int:
+        """Commands that had expired on arrival: counted, and no mutation is made (semantics 3)."""
+    @property
+    def rejections(self) -> list[Rejection]: ...
+    @property
+    def mutation_count(self) -> int: ...
+    def mutations(self) -> list[Mutation]:
+        """The writes as Python objects, for stores that are driven from Python."""
+    def touched_keys(self) -> list[bytes]:
+        """Distinct key bytes that the batch writes, for cache invalidation."""
+    def coordinates(self) -> list[tuple[int, str, bytes, int]]:
+        """Per accepted command: (index, method, key bytes, event time in ms), for downsync."""
+
+def encode_commands(
+    catalog: Catalog, payloads: Sequence[bytes], *, now_ms: int
+) -> CommandBatch:
+    """Check a batch of commands (each JSON text, or a bulk Avro command) and encode them to cells.
+
+    A bad command never raises: it is a `Rejection` of the batch. Commands whose event time is more
+    than 5 minutes ahead of `now_ms` are rejected.
+    """
+
+def partition_key(catalog: Catalog, payload: bytes) -> bytes:
+    """Key bytes (group id included) by which a command is spread over partitions; raises EncodeError."""
+
+@final
+class LmdbStore:
+    """The embedded online store: one handle per process, shared by reader, writer and catalog."""
+
+    def __new__(cls, path: str, *, map_size_bytes: int = ..., read_only: bool = False) -> LmdbStore: ...
+    def apply(self, batch: CommandBatch, catalog: Catalog, *, now_ms: int) -> None:
+        """Write a batch in one transaction; durable when this returns."""
+    def fetch_object(self, catalog: Catalog, keys: Sequence[bytes], *, now_ms: int) -> list[FoldedRecord | None]:
+        """Folded records, one per key, None where no live cell is left."""
+    def fetch_history(
+        self, catalog: Catalog, keys: Sequence[bytes], *, limit: int, now_ms: int
+    ) -> list[list[tuple[int, dict[str, object]]]]:
+        """Newest events first, one list per key: (event time in ms, value fields)."""
+    def get(self, name: str) -> bytes | None:
+        """One entry of the small named-value space that holds the catalog and sync state."""
+    def put(self, name: str, value: bytes) -> None: ...
+    def compare_and_put(self, name: str, expected: bytes | None, value: bytes) -> bool:
+        """Put only while the present value is `expected` (None: absent); True when it was put."""
+    def names(self, prefix: str) -> list[str]: ...
+    def scan_keys(self, group_id: int) -> list[bytes]:
+        """Distinct key bytes of a group, for tools and checks."""
+    def statistics(self) -> dict[str, int]:
+        """map_size_bytes, used_bytes, entries, readers."""
+    def close(self) -> None: ...
+
+FORMAT_VERSION: Final[int]

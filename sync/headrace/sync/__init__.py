@@ -1,0 +1,1 @@
+"""Writes: command logs, the writer, upsync, downsync and the offline stores."""
