@@ -15,7 +15,7 @@ install: .venv/embedded
 
 ## make run       the flight example end to end, served on 127.0.0.1:6566 until Ctrl-C (ONCE=1: one read of each kind, then exit)
 run: .venv/embedded
-	@$(BIN)/python -m headrace.loadtest.flights $(if $(ONCE),--once) --engines $(ENGINES)
+	@$(BIN)/python registry/examples/flights/run.py $(if $(ONCE),--once) --engines $(ENGINES)
 
 ## make test      every test, Rust and Python
 test: .venv/dev
