@@ -1,0 +1,73 @@
+"""Kafka in KRaft mode: one node that is broker and controller."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+
+from headrace.loadtest.servers.cache import cached, java, maven_jars
+from headrace.loadtest.servers.process import Server, ServerFailed, ask, free_port
+
+VERSION = "4.1.1"
+HERE = Path(__file__).parent
+CLUSTER_ID = "AAAAAAAAAAAAAAAAAAAAAQ"
+
+# ApiVersions v0 with client id "x" (Kafka protocol guide); bytes 8-9 of the answer: error code.
+API_VERSIONS_BODY = struct.pack(">hhih", 18, 0, 1, 1) + b"x"
+API_VERSIONS = struct.pack(">i", len(API_VERSIONS_BODY)) + API_VERSIONS_BODY
+
+
+def start_kafka(folder: Path, *, port: int | None = None) -> Server:
+    """Start one node with its data under `folder`; ready when it answers ApiVersions."""
+    broker = port or free_port()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tmp").mkdir(exist_ok=True)
+    if not (folder / "logs").exists():
+        shutil.copytree(_formatted_logs(), folder / "logs")
+    properties = _write_properties(folder, broker=broker)
+    argv = [*_java_argv(folder), "kafka.Kafka", str(properties)]
+
+    def ready() -> bool:
+        answer = ask(broker, API_VERSIONS, answer_bytes=10)
+        return len(answer) == 10 and answer[8:10] == b"\0\0"
+
+    return Server("kafka", argv, folder=folder, port=broker, ready=ready).start()
+
+
+def _jars() -> Path:
+    return maven_jars(f"kafka-{VERSION}", HERE / "pom.xml")
+
+
+def _java_argv(folder: Path) -> list[str]:
+    return [
+        *(java(), "-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
+        *(f"-Dlog4j2.configurationFile={HERE}/log4j2.yaml", f"-Djava.io.tmpdir={folder}/tmp"),
+        *("-cp", f"{_jars()}/*"),
+    ]
+
+
+def _write_properties(folder: Path, *, broker: int) -> Path:
+    text = (HERE / "server.properties").read_text()
+    for word, value in (("FOLDER", str(folder)), ("BROKER", broker), ("CONTROLLER", free_port())):
+        text = text.replace(f"@{word}@", str(value))
+    path = folder / "server.properties"
+    path.write_text(text)
+    return path
+
+
+def _formatted_logs() -> Path:
+    """A formatted, empty log folder: formatting takes a JVM of its own, so it is done once."""
+
+    def fill(scratch: Path) -> None:
+        (scratch / "tmp").mkdir()
+        properties = _write_properties(scratch, broker=free_port())
+        argv = [*_java_argv(scratch), "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID]
+        formatted = subprocess.run(
+            [*argv, "-c", str(properties)], capture_output=True, text=True, timeout=120, check=False
+        )
+        if formatted.returncode != 0:
+            raise ServerFailed(f"formatting the Kafka log folder failed:\n{formatted.stdout}")
+
+    return cached(f"kafka-{VERSION}-formatted", fill) / "logs"
