@@ -71,6 +71,8 @@ pub const BLOCK_HISTORY: u8 = 0b0000_0010;
 pub const KEY_BYTES_MAX: usize = 480;
 /// Deepest nesting of JSON that is read.
 pub const JSON_DEPTH_MAX: usize = 32;
+/// Longest JSON number, in characters: more than the longest double written out in full takes.
+pub const JSON_NUMBER_BYTES_MAX: usize = 1100;
 /// Most items of a list.
 pub const LIST_ITEMS_MAX: usize = 65_536;
 /// Longest Text or Bytes value.

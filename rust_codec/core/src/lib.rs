@@ -8,5 +8,7 @@ pub mod cell;
 pub mod cursor;
 pub mod error;
 pub mod format;
+pub mod json;
+pub mod key;
 pub mod mutation;
 pub mod schema;
