@@ -20,7 +20,9 @@ DEFAULT_MAX_EVENTS = 100
 DEFAULT_CACHE_TTL_MS = 600_000
 
 
-class Document(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False, forbid_unknown_fields=False):
+class Document(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False, forbid_unknown_fields=False
+):
     """Base of all parts of the document; a newer minor writer may add members that we ignore."""
 
 
@@ -48,7 +50,7 @@ class ValueField(Document, frozen=True, kw_only=True):
 
 
 class Schema(Document, frozen=True, kw_only=True):
-    """A record schema as it was registered; `ordinal` starts at 1 and is part of its Avro namespace."""
+    """A record schema as registered; `ordinal` starts at 1 and is part of its Avro namespace."""
 
     ordinal: int
     fields: tuple[ValueField, ...]
@@ -77,7 +79,7 @@ class Upsync(Document, frozen=True, kw_only=True):
 
 
 class Downsync(Document, frozen=True, kw_only=True):
-    """Real time to warehouse: at most one row per key and interval, a deterministic sample of them."""
+    """Real time to warehouse: at most one row per key and interval, a sample of them."""
 
     enabled: bool = False
     min_interval_ms: int = 0

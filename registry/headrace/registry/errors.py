@@ -1,0 +1,42 @@
+"""Errors of the registry.
+
+RegistryError
+├── SettingsError       headrace.yaml, the environment or a flag holds a value that cannot be used
+├── DefinitionErrors    the registry's YAML breaks rules; carries every finding of every file
+├── PlanRefused         `apply` was asked to make a breaking change
+├── PublishConflict     another `apply` published a generation first
+├── CatalogMissing      no generation was ever published
+└── CatalogUnreadable   the published catalog cannot be read by this version
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class RegistryError(Exception):
+    """Root of the hierarchy. `code` is stable; `retriable` says whether trying again can help."""
+
+    code: ClassVar[str] = "REGISTRY_ERROR"
+    retriable: ClassVar[bool] = False
+
+
+class SettingsError(RegistryError):
+    code = "SETTINGS_INVALID"
+
+
+class PlanRefused(RegistryError):
+    code = "PLAN_REFUSED"
+
+
+class PublishConflict(RegistryError):
+    code = "PUBLISH_CONFLICT"
+    retriable = True
+
+
+class CatalogMissing(RegistryError):
+    code = "CATALOG_MISSING"
+
+
+class CatalogUnreadable(RegistryError):
+    code = "CATALOG_UNREADABLE"
