@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::error::{Error, Kind, Result};
+use crate::nearest::unknown;
 use crate::schema::{Field, FieldType, RecordSchema, Scalar};
 
 /// The layout of the document that this crate reads.
@@ -165,6 +166,14 @@ impl Catalog {
     #[must_use]
     pub fn group(&self, name: &str) -> Option<&Arc<Group>> {
         self.groups.get(*self.by_name.get(name)?)
+    }
+
+    /// A group by name; when there is none, the error names the nearest one.
+    pub fn find_group(&self, name: &str) -> Result<&Arc<Group>> {
+        self.group(name).ok_or_else(|| {
+            let names = self.groups.iter().map(|group| group.name.as_str());
+            Error::new(Kind::UnknownGroup, unknown("feature group", name, names))
+        })
     }
 
     /// A group by the id that opens its keys.

@@ -50,6 +50,8 @@
 //! fingerprints apart although the canonical form drops defaults and logical types. A nullable field
 //! is the union `["null", T]`.
 
+/// Version of the byte format as a whole; `tests/golden/v1` belongs to 1.
+pub const FORMAT_VERSION: u32 = 1;
 /// Version byte that opens a cell.
 pub const CELL_LAYOUT: u8 = 1;
 /// Version byte that opens a block.

@@ -11,4 +11,5 @@ pub mod format;
 pub mod json;
 pub mod key;
 pub mod mutation;
+pub mod nearest;
 pub mod schema;

@@ -5,23 +5,19 @@
 """
 
 from headrace.codec._codec import (
+    FORMAT_VERSION,
     Catalog,
     CodecError,
-    CommandBatch,
     DecodeError,
     EncodeError,
-    LmdbStore,
     SchemaError,
-    encode_commands,
 )
 
 __all__ = [
+    "FORMAT_VERSION",
     "Catalog",
     "CodecError",
-    "CommandBatch",
     "DecodeError",
     "EncodeError",
-    "LmdbStore",
     "SchemaError",
-    "encode_commands",
 ]

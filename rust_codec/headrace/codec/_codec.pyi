@@ -1,7 +1,7 @@
 """Types of the extension module, kept true by a stub test."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal, final
+from typing import Final, Literal, TypeAlias, final
 
 class CodecError(ValueError):
     """Bytes, JSON or a schema that cannot be accepted.
@@ -28,7 +28,7 @@ class Catalog:
     """One generation of the compiled registry, frozen: the only thing encode and decode accept."""
 
     def __new__(cls, document: bytes) -> Catalog:
-        """Compile a catalog document (JSON, see `headrace.registry.catalog`); raises SchemaError."""
+        """Compile a catalog document (see `headrace.registry.catalog`); raises SchemaError."""
     @property
     def generation(self) -> int: ...
     def group_id(self, group: str) -> int | None:
@@ -43,9 +43,14 @@ class Catalog:
     def decode_key(self, key: bytes) -> tuple[str, dict[str, int | str]]:
         """Group name and key fields of key bytes; raises DecodeError."""
     def fold_object(
-        self, group: str, cells: Sequence[tuple[int, bytes]], *, delete_timestamp: int | None, now_ms: int
+        self,
+        group: str,
+        cells: Sequence[tuple[int, bytes]],
+        *,
+        delete_timestamp: int | None,
+        now_ms: int,
     ) -> FoldedRecord | None:
-        """Fold the cells of one Object row: (field id, cell bytes), field id 0 being a whole record.
+        """Fold the cells of one Object row: (field id, cell bytes), field id 0 is a whole record.
 
         None when no cell is live. `delete_timestamp` is the write timestamp of the row's newest
         DELETE, for engines that do not apply it themselves.
@@ -65,7 +70,7 @@ class FoldedRecord:
     def oldest_event_time_ms(self) -> int: ...
     @property
     def values(self) -> dict[str, object]:
-        """Every value field of the newest schema in schema order; never-written ones at their default."""
+        """All value fields of the newest schema in its order; never-written ones at default."""
     @property
     def written(self) -> dict[str, bool]:
         """Which value fields were ever written (and have not expired)."""
@@ -84,7 +89,7 @@ class Rejection:
         """Position of the command in the list that was given."""
     @property
     def code(self) -> str:
-        """A stable word: UNKNOWN_GROUP, UNKNOWN_FIELD, WRONG_TYPE, MISSING_KEY, NO_EVENT_TIME, ..."""
+        """A stable word: UNKNOWN_GROUP, UNKNOWN_FIELD, WRONG_TYPE, BAD_KEY, NO_EVENT_TIME, ..."""
     @property
     def message(self) -> str: ...
     @property
@@ -92,7 +97,7 @@ class Rejection:
     @property
     def path(self) -> str: ...
 
-MutationKind = Literal["record", "patch", "event", "delete_row", "delete_history"]
+MutationKind: TypeAlias = Literal["record", "patch", "event", "delete_row", "delete_history"]
 
 @final
 class Mutation:
@@ -146,9 +151,7 @@ class CommandBatch:
     def coordinates(self) -> list[tuple[int, str, bytes, int]]:
         """Per accepted command: (index, method, key bytes, event time in ms), for downsync."""
 
-def encode_commands(
-    catalog: Catalog, payloads: Sequence[bytes], *, now_ms: int
-) -> CommandBatch:
+def encode_commands(catalog: Catalog, payloads: Sequence[bytes], *, now_ms: int) -> CommandBatch:
     """Check a batch of commands (each JSON text, or a bulk Avro command) and encode them to cells.
 
     A bad command never raises: it is a `Rejection` of the batch. Commands whose event time is more
@@ -156,16 +159,20 @@ def encode_commands(
     """
 
 def partition_key(catalog: Catalog, payload: bytes) -> bytes:
-    """Key bytes (group id included) by which a command is spread over partitions; raises EncodeError."""
+    """Key bytes by which a command is spread over partitions; raises EncodeError."""
 
 @final
 class LmdbStore:
     """The embedded online store: one handle per process, shared by reader, writer and catalog."""
 
-    def __new__(cls, path: str, *, map_size_bytes: int = ..., read_only: bool = False) -> LmdbStore: ...
+    def __new__(
+        cls, path: str, *, map_size_bytes: int = ..., read_only: bool = False
+    ) -> LmdbStore: ...
     def apply(self, batch: CommandBatch, catalog: Catalog, *, now_ms: int) -> None:
         """Write a batch in one transaction; durable when this returns."""
-    def fetch_object(self, catalog: Catalog, keys: Sequence[bytes], *, now_ms: int) -> list[FoldedRecord | None]:
+    def fetch_object(
+        self, catalog: Catalog, keys: Sequence[bytes], *, now_ms: int
+    ) -> list[FoldedRecord | None]:
         """Folded records, one per key, None where no live cell is left."""
     def fetch_history(
         self, catalog: Catalog, keys: Sequence[bytes], *, limit: int, now_ms: int

@@ -1,5 +1,21 @@
-//! The thin Python binding: no logic, no arithmetic.
+//! The thin Python binding: no logic, no arithmetic. `_codec.pyi` is its contract.
+
+mod catalog;
+mod error;
 
 /// The extension module `headrace.codec._codec`.
 #[pyo3::pymodule]
-mod _codec {}
+mod _codec {
+    #[pymodule_export]
+    use crate::catalog::Catalog;
+    #[pymodule_export]
+    use crate::error::{CodecError, DecodeError, EncodeError, SchemaError};
+
+    #[pymodule_export]
+    const FORMAT_VERSION: u32 = headrace_codec::format::FORMAT_VERSION;
+
+    #[pymodule_init]
+    fn finish(module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
+        crate::error::declare_attributes(module.py())
+    }
+}

@@ -1,0 +1,123 @@
+//! `Catalog`: one generation of the compiled registry.
+
+use std::sync::Arc;
+
+use headrace_codec::catalog::{Catalog as CoreCatalog, Group};
+use headrace_codec::error::{Error, Kind};
+use headrace_codec::key::{KeyValue, KeyWriter, decode_key};
+use pyo3::exceptions::PyKeyError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyBytes, PyDict, PyInt, PyMapping, PyString};
+
+use crate::error;
+
+/// One generation of the compiled registry, frozen: the only thing encode and decode accept.
+#[pyclass(frozen, module = "headrace.codec._codec")]
+pub(crate) struct Catalog {
+    /// Shared with whatever still works under this generation.
+    pub(crate) core: Arc<CoreCatalog>,
+}
+
+#[pymethods]
+impl Catalog {
+    /// Compile a catalog document (JSON, see `headrace.registry.catalog`); raises `SchemaError`.
+    #[new]
+    fn new(py: Python<'_>, document: &[u8]) -> PyResult<Self> {
+        let core =
+            CoreCatalog::from_json(document).map_err(|failure| error::schema(py, &failure))?;
+        Ok(Self { core: Arc::new(core) })
+    }
+
+    #[getter]
+    fn generation(&self) -> u64 {
+        self.core.generation
+    }
+
+    /// The id of a group, or None when the catalog has no group of that name.
+    fn group_id(&self, group: &str) -> Option<u32> {
+        self.core.group(group).map(|found| found.id)
+    }
+
+    /// The name of a group by id, or None when the catalog has no such id.
+    fn group_name(&self, group_id: u32) -> Option<&str> {
+        self.core.group_by_id(group_id).map(|found| found.name.as_str())
+    }
+
+    /// CRC-64-AVRO of the group's current record schema; `KeyError` for an unknown group.
+    fn fingerprint(&self, group: &str) -> PyResult<u64> {
+        let found = self.core.group(group).ok_or_else(|| PyKeyError::new_err(group.to_owned()))?;
+        Ok(found.current().fingerprint)
+    }
+
+    /// The Avro schema (JSON text) of any schema ever registered, by fingerprint.
+    fn avro_schema(&self, fingerprint: u64) -> Option<&str> {
+        self.core.schema(fingerprint).map(|(_, schema)| schema.avro.as_str())
+    }
+
+    /// Key bytes (semantics 8) from one value per key field; raises `EncodeError`.
+    fn encode_key<'py>(
+        &self,
+        py: Python<'py>,
+        group: &str,
+        keys: &Bound<'py, PyMapping>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let found = self.core.find_group(group).map_err(|failure| error::encode(py, &failure))?;
+        let key = key_bytes(found, keys)?;
+        Ok(PyBytes::new(py, &key))
+    }
+
+    /// Group name and key fields of key bytes; raises `DecodeError`.
+    fn decode_key<'py>(
+        &self,
+        py: Python<'py>,
+        key: &[u8],
+    ) -> PyResult<(String, Bound<'py, PyDict>)> {
+        let (group, values) =
+            decode_key(&self.core, key).map_err(|failure| error::decode(py, &failure))?;
+        let named = PyDict::new(py);
+        for (field, value) in group.keys.iter().zip(values) {
+            match value {
+                KeyValue::Integer(number) => named.set_item(&field.name, number)?,
+                KeyValue::Text(text) => named.set_item(&field.name, text)?,
+            }
+        }
+        Ok((group.name.clone(), named))
+    }
+}
+
+fn key_bytes(group: &Group, keys: &Bound<'_, PyMapping>) -> PyResult<Vec<u8>> {
+    let py = keys.py();
+    let refuse = |failure: &Error| error::encode(py, failure);
+    for name in keys.keys()? {
+        let name: String = name.extract()?;
+        if !group.keys.iter().any(|field| field.name == name) {
+            let message = format!("`{name}` is no key field of `{}`", group.name);
+            return Err(refuse(&Error::new(Kind::Key, message)));
+        }
+    }
+    let mut out = Vec::new();
+    let mut writer = KeyWriter::new(group, &mut out);
+    for field in &group.keys {
+        if !keys.contains(&field.name)? {
+            break; // `finish` names it.
+        }
+        let value = keys.get_item(&field.name)?;
+        push(&mut writer, &value)?.map_err(|failure| refuse(&failure))?;
+    }
+    writer.finish().map_err(|failure| refuse(&failure))?;
+    Ok(out)
+}
+
+fn push(writer: &mut KeyWriter<'_>, value: &Bound<'_, PyAny>) -> PyResult<Result<(), Error>> {
+    if let Ok(text) = value.cast::<PyString>() {
+        return Ok(writer.push_text(&text.to_string_lossy()));
+    }
+    if value.is_instance_of::<PyInt>() && !value.is_instance_of::<PyBool>() {
+        return Ok(match value.extract::<i64>() {
+            Ok(number) => writer.push_integer(number),
+            Err(_) => Err(Error::new(Kind::Key, "the number does not fit 64 bits")),
+        });
+    }
+    let kind = value.get_type().name()?;
+    Ok(Err(Error::new(Kind::Key, format!("a key is an int or a str, got {kind}"))))
+}
