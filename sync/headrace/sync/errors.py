@@ -3,6 +3,7 @@
 SyncError
 ├── LogUnavailable          retriable: the command log cannot be reached
 ├── StoreUnavailable        retriable: the online store cannot be reached or refuses writes
+├── CommitRefused           retriable: a rebalance took the partitions before the commit
 ├── CacheUnavailable        retriable: a cache node cannot be reached
 ├── OfflineUnavailable      retriable: the offline store cannot be reached
 ├── OfflineSchemaMismatch   the offline table lacks a column or has one of another type
@@ -47,3 +48,8 @@ class OfflineSchemaMismatch(SyncError):
 
 class RunConflict(SyncError):
     code = "RUN_CONFLICT"
+
+
+class CommitRefused(SyncError):
+    code = "COMMIT_REFUSED"
+    retriable = True

@@ -21,7 +21,7 @@ class Coordinates(msgspec.Struct, frozen=True, order=True):
 
 
 class LogRecord(msgspec.Struct, frozen=True):
-    """One command as it lies on the log. `key` is the partition key, `value` the command's bytes."""
+    """One command on the log. `key` is the partition key, `value` the command's bytes."""
 
     coordinates: Coordinates
     key: bytes
@@ -88,7 +88,7 @@ class OnlineWriter(Protocol):
     """Writes cells. Resolves by write timestamp, so any order and any repetition converge."""
 
     async def store(self, batch: CommandBatch, catalog: Catalog, *, now_ms: int) -> None:
-        """Write every mutation of the batch; durable when this returns; raises `StoreUnavailable`."""
+        """Write every mutation; durable when this returns; raises `StoreUnavailable`."""
         ...
 
 

@@ -1,0 +1,49 @@
+"""Topics of the command log: created by `apply`, checked, never altered silently."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from headrace.sync.errors import LogUnavailable
+from headrace.sync.logs.kafka_url import RETENTION_MS, KafkaUrl
+
+DEAD_LETTER_PARTITIONS = 1
+
+
+async def create_topics(url: KafkaUrl) -> list[str]:
+    """Create the topics that are missing; returns their names. Existing ones are left as they are.
+
+    Topics are kept by time and never compacted (semantics 27): compaction would lose the commands
+    of an UPDATE that names only some fields.
+    """
+    admin = AIOKafkaAdminClient(**url.client_options())
+    wanted = {
+        url.topic("realtime"): url.partitions,
+        url.topic("bulk"): url.partitions,
+        url.dead_letter_topic: DEAD_LETTER_PARTITIONS,
+    }
+    settings = {"cleanup.policy": "delete", "retention.ms": str(RETENTION_MS)}
+    try:
+        await admin.start()
+        present = set(await admin.list_topics())
+        missing = [
+            NewTopic(name, partitions, url.replication, topic_configs=settings)
+            for name, partitions in wanted.items()
+            if name not in present
+        ]
+        if missing:
+            answer: Any = await admin.create_topics(missing)
+            for name, code, *message in answer.topic_errors:
+                kind = for_code(code)
+                if code != 0 and kind is not TopicAlreadyExistsError:
+                    raise LogUnavailable(
+                        f"creating topic `{name}` failed: {kind.__name__} {message}"
+                    )
+    except (KafkaError, OSError) as error:
+        raise LogUnavailable(f"could not create topics at `{url.servers}`: {error}") from error
+    finally:
+        await admin.close()
+    return [topic.name for topic in missing]

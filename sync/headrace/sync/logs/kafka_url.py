@@ -1,0 +1,127 @@
+"""`kafka://host1:9092,host2:9092?prefix=headrace&…`: where the log is and its topics' names."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import msgspec
+from aiokafka.helpers import create_ssl_context
+
+from headrace.sync.ports import Topic
+
+Compression = Literal["lz4", "zstd", "none"]
+DEFAULT_PARTITIONS = 8
+RETENTION_MS = 7 * 24 * 3600 * 1000
+"""Commands and dead letters are kept 7 days, shorter than `delete_grace` (semantics 4, 27)."""
+
+KNOWN_OPTIONS = {
+    "prefix",
+    "user",
+    "password",
+    "mechanism",
+    "tls",
+    "ca",
+    "compression",
+    "partitions",
+    "replication",
+}
+
+
+class KafkaUrl(msgspec.Struct, frozen=True, kw_only=True):
+    """A parsed log URL. `servers` is the bootstrap list; topics and groups carry the prefix."""
+
+    servers: str
+    prefix: str = "headrace"
+    user: str | None = None
+    password: str | None = None
+    mechanism: str = "PLAIN"
+    tls: bool = False
+    ca: str | None = None
+    compression_name: Compression = "lz4"
+    partitions: int = DEFAULT_PARTITIONS
+    replication: int = 1
+
+    @property
+    def compression(self) -> str | None:
+        """As aiokafka wants it."""
+        return None if self.compression_name == "none" else self.compression_name
+
+    @property
+    def dead_letter_topic(self) -> str:
+        """Full name of the dead-letter topic."""
+        return f"{self.prefix}.dead-letters"
+
+    def topic(self, topic: Topic) -> str:
+        """Full name of a command topic."""
+        return f"{self.prefix}.commands.{topic}"
+
+    def group(self, group: str) -> str:
+        """Full name of a consumer group."""
+        return f"{self.prefix}.{group}"
+
+    def client_options(self) -> dict[str, Any]:
+        """Options that every aiokafka client takes."""
+        security = ("SASL_" if self.user else "") + ("SSL" if self.tls else "PLAINTEXT")
+        options: dict[str, Any] = {
+            "bootstrap_servers": self.servers,
+            "security_protocol": security,
+            "client_id": "headrace",
+        }
+        if self.tls:
+            options["ssl_context"] = create_ssl_context(cafile=self.ca)
+        if self.user:
+            options |= {
+                "sasl_mechanism": self.mechanism,
+                "sasl_plain_username": self.user,
+                "sasl_plain_password": self.password or "",
+            }
+        return options
+
+    @classmethod
+    def parse(cls, text: str) -> KafkaUrl:
+        """Parse a URL; raises `ValueError` with one sentence."""
+        parts = urlsplit(text)
+        if parts.scheme != "kafka" or not parts.netloc:
+            raise ValueError(
+                f"`{text}` is no Kafka URL; expected kafka://host:9092?prefix=headrace"
+            )
+        options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+        unknown = sorted(options.keys() - KNOWN_OPTIONS)
+        if unknown:
+            known = ", ".join(sorted(KNOWN_OPTIONS))
+            raise ValueError(f"unknown option `{unknown[0]}` in the Kafka URL; known are {known}")
+        servers = ",".join(
+            host if ":" in host else f"{host}:9092" for host in parts.netloc.split(",")
+        )
+        return cls(
+            servers=servers,
+            prefix=options.get("prefix", "headrace"),
+            user=unquote(options["user"]) if "user" in options else None,
+            password=unquote(options["password"]) if "password" in options else None,
+            mechanism=options.get("mechanism", "PLAIN"),
+            tls=options.get("tls", "false") == "true",
+            ca=options.get("ca"),
+            compression_name=_compression(options),
+            partitions=_positive(options, "partitions", DEFAULT_PARTITIONS),
+            replication=_positive(options, "replication", 1),
+        )
+
+
+def _compression(options: dict[str, str]) -> Compression:
+    match options.get("compression", "lz4"):
+        case "lz4":
+            return "lz4"
+        case "zstd":
+            return "zstd"
+        case "none":
+            return "none"
+        case other:
+            raise ValueError(f"compression `{other}` is unknown; expected lz4, zstd or none")
+
+
+def _positive(options: dict[str, str], name: str, default: int) -> int:
+    text = options.get(name, str(default))
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise ValueError(f"`{name}={text}` in the Kafka URL: expected a positive whole number")
+    return int(text)
