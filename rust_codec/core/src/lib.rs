@@ -3,13 +3,21 @@
 
 #![forbid(unsafe_code)]
 
+pub mod block;
 pub mod catalog;
 pub mod cell;
 pub mod cursor;
+pub mod decode;
+pub mod default;
 pub mod error;
+pub mod fold;
 pub mod format;
 pub mod json;
 pub mod key;
 pub mod mutation;
 pub mod nearest;
+pub mod resolve;
 pub mod schema;
+pub mod status;
+pub mod text;
+pub mod transcode;

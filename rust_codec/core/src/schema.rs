@@ -193,6 +193,8 @@ pub struct RecordSchema {
     pub fingerprint: u64,
     /// The full Avro schema, with logical types, as JSON text.
     pub avro: String,
+    /// CRC-64-AVRO of each field's own type, in schema order: what its patch cells carry.
+    pub patch_fingerprints: Vec<u64>,
 }
 
 impl RecordSchema {
@@ -205,7 +207,11 @@ impl RecordSchema {
         let name = name.replace('-', "_");
         let avro = record_avro(&namespace, &name, &fields, false);
         let fingerprint = fingerprint(record_avro(&namespace, &name, &fields, true).as_bytes());
-        Ok(Self { ordinal, fields, fingerprint, avro })
+        let patch_fingerprints = fields
+            .iter()
+            .map(|field| self::fingerprint(field.avro_schema(true).as_bytes()))
+            .collect();
+        Ok(Self { ordinal, fields, fingerprint, avro, patch_fingerprints })
     }
 
     /// Position of a field id.

@@ -1,0 +1,442 @@
+//! Stored Avro bodies → JSON text, for the fields asked for in the order asked for, with no value
+//! built on the way.
+
+use crate::cursor::Cursor;
+use crate::decode::{Sink, decode_field, skip_field, starts_with_null};
+use crate::error::{Error, Kind, Result};
+use crate::resolve::{FieldReading, Origin, Promotion, Resolution};
+use crate::schema::{Field, FieldType, RecordSchema, Scalar};
+use crate::status::{FieldSet, RowStatus};
+use crate::text;
+
+/// What stands where nothing was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Unwritten {
+    /// The current default.
+    #[default]
+    Default,
+    /// Null.
+    Null,
+}
+
+/// How values are read and printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Options {
+    /// Which changes of a number's type are followed.
+    pub promotion: Promotion,
+    /// Longs print as JSON strings.
+    pub int64_as_text: bool,
+    /// What stands where nothing was written.
+    pub unwritten: Unwritten,
+}
+
+/// One requested field.
+#[derive(Debug, Clone)]
+struct Column {
+    /// Position in the writer's schema; None when the writer lacks the field.
+    source: Option<(usize, FieldReading)>,
+    /// `"name":`
+    label: Vec<u8>,
+    /// JSON text that stands where nothing was written.
+    unwritten: Vec<u8>,
+}
+
+/// From one writer's schema to one list of requested fields. Made once, used for every row.
+#[derive(Debug, Clone)]
+pub struct Transcoder {
+    walk: Vec<FieldReading>,
+    columns: Vec<Column>,
+    options: Options,
+}
+
+/// How a row is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    Array,
+    Object,
+}
+
+impl Transcoder {
+    /// A transcoder from `writer`'s bodies to the fields of `current` at the positions `requested`,
+    /// in that order, with default [`Options`].
+    ///
+    /// Fails with [`Kind::Schema`] when a field's stored type does not widen to its current one,
+    /// and with [`Kind::Request`] for a position that `current` does not have.
+    pub fn new(writer: &RecordSchema, current: &RecordSchema, requested: &[usize]) -> Result<Self> {
+        Self::with_options(writer, current, requested, Options::default())
+    }
+
+    /// The same with options.
+    pub fn with_options(
+        writer: &RecordSchema,
+        current: &RecordSchema,
+        requested: &[usize],
+        options: Options,
+    ) -> Result<Self> {
+        let resolution = Resolution::new(writer, current, options.promotion)?;
+        let columns = requested.iter().map(|position| {
+            let field = current.fields.get(*position);
+            let origin = resolution.origins.get(*position);
+            let (Some(field), Some(origin)) = (field, origin) else {
+                let message = format!("the schema has no field at position {position}");
+                return Err(Error::new(Kind::Request, message));
+            };
+            Column::new(field, *origin, options)
+        });
+        let columns = columns.collect::<Result<_>>()?;
+        Ok(Self { walk: resolution.written, columns, options })
+    }
+
+    /// Number of requested fields.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.columns.len()
+    }
+
+    /// Appends `[value,…]` for a body whose fields were all written.
+    ///
+    /// Fails with [`Kind::Corrupt`] when the bytes are no body of the writer's schema; `out` is then
+    /// as it was.
+    pub fn row(&self, body: &[u8], out: &mut Vec<u8>, status: &mut RowStatus) -> Result<()> {
+        self.print(body, None, None, Layout::Array, out, status)
+    }
+
+    /// Appends `[value,…]` for a folded body; bit i of byte i/8 of `written` says whether value
+    /// field i of the writer's schema was ever written (semantics 7); None: all were.
+    pub fn folded_row(
+        &self,
+        body: &[u8],
+        written: Option<&[u8]>,
+        out: &mut Vec<u8>,
+        status: &mut RowStatus,
+    ) -> Result<()> {
+        self.print(body, written, None, Layout::Array, out, status)
+    }
+
+    /// Appends `[event time in ms,value,…]` for one event of a History.
+    pub fn event(
+        &self,
+        event_time_ms: i64,
+        body: &[u8],
+        out: &mut Vec<u8>,
+        status: &mut RowStatus,
+    ) -> Result<()> {
+        self.print(body, None, Some(event_time_ms), Layout::Array, out, status)
+    }
+
+    /// Appends `{"name":value,…}`.
+    pub fn object(&self, body: &[u8], out: &mut Vec<u8>, status: &mut RowStatus) -> Result<()> {
+        self.print(body, None, None, Layout::Object, out, status)
+    }
+
+    /// Appends the values one after another without anything between them, and to `ends` the length
+    /// of `out` after each: for answers laid out in columns.
+    pub fn values(
+        &self,
+        body: &[u8],
+        written: Option<&[u8]>,
+        out: &mut Vec<u8>,
+        ends: &mut Vec<usize>,
+        status: &mut RowStatus,
+    ) -> Result<()> {
+        let (before, ends_before) = (out.len(), ends.len());
+        let spans = self.spans(body)?;
+        for (index, column) in self.columns.iter().enumerate() {
+            if let Err(error) = self.print_value(index, column, body, &spans, written, out, status)
+            {
+                out.truncate(before);
+                ends.truncate(ends_before);
+                return Err(error);
+            }
+            ends.push(out.len());
+        }
+        Ok(())
+    }
+
+    /// Appends `[value,…]` for a row that is not there; marks nothing, since the whole row is MISSING.
+    pub fn missing_row(&self, out: &mut Vec<u8>) {
+        out.push(b'[');
+        for (index, column) in self.columns.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            out.extend_from_slice(&column.unwritten);
+        }
+        out.push(b']');
+    }
+
+    /// JSON text that stands where requested field `index` was never written.
+    #[must_use]
+    pub fn unwritten_text(&self, index: usize) -> Option<&[u8]> {
+        self.columns.get(index).map(|column| column.unwritten.as_slice())
+    }
+
+    fn print(
+        &self,
+        body: &[u8],
+        written: Option<&[u8]>,
+        event_time_ms: Option<i64>,
+        layout: Layout,
+        out: &mut Vec<u8>,
+        status: &mut RowStatus,
+    ) -> Result<()> {
+        let spans = self.spans(body)?;
+        let before = out.len();
+        out.push(if layout == Layout::Array { b'[' } else { b'{' });
+        if let Some(event_time_ms) = event_time_ms {
+            text::push_integer(out, event_time_ms);
+        }
+        for (index, column) in self.columns.iter().enumerate() {
+            if index > 0 || event_time_ms.is_some() {
+                out.push(b',');
+            }
+            if layout == Layout::Object {
+                out.extend_from_slice(&column.label);
+            }
+            if let Err(error) = self.print_value(index, column, body, &spans, written, out, status)
+            {
+                out.truncate(before);
+                return Err(error);
+            }
+        }
+        out.push(if layout == Layout::Array { b']' } else { b'}' });
+        Ok(())
+    }
+
+    /// Where each field of the writer begins, after walking the whole body.
+    fn spans(&self, body: &[u8]) -> Result<Vec<usize>> {
+        let mut cursor = Cursor::new(body);
+        let mut spans = Vec::with_capacity(self.walk.len());
+        for reading in &self.walk {
+            spans.push(cursor.offset());
+            skip_field(&mut cursor, *reading)?;
+        }
+        cursor.finish()?;
+        Ok(spans)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one step of the loop above")]
+    fn print_value(
+        &self,
+        index: usize,
+        column: &Column,
+        body: &[u8],
+        spans: &[usize],
+        written: Option<&[u8]>,
+        out: &mut Vec<u8>,
+        status: &mut RowStatus,
+    ) -> Result<()> {
+        let stored = column.source.and_then(|(position, reading)| {
+            let bytes = body.get(*spans.get(position)?..)?;
+            let there = written.is_none_or(|bits| is_written(bits, position));
+            let refused = !reading.null_allowed && starts_with_null(bytes, reading);
+            (there && !refused).then_some((bytes, reading))
+        });
+        let Some((bytes, reading)) = stored else {
+            status.defaulted.insert(index);
+            out.extend_from_slice(&column.unwritten);
+            return Ok(());
+        };
+        let not_finite = &mut status.not_finite;
+        let mut sink = JsonSink { out, options: self.options, index, not_finite, open: false };
+        decode_field(&mut Cursor::new(bytes), reading, &mut sink)
+    }
+}
+
+/// Bit i of byte i/8; a bit that is not there is 0.
+#[must_use]
+#[inline]
+pub fn is_written(bits: &[u8], position: usize) -> bool {
+    bits.get(position / 8).is_some_and(|byte| byte & (1 << (position % 8)) != 0)
+}
+
+impl Column {
+    fn new(field: &Field, origin: Origin, options: Options) -> Result<Self> {
+        let source = match origin {
+            Origin::Stored { position, reading } => Some((position, reading)),
+            Origin::Unwritten => None,
+        };
+        let mut label = Vec::new();
+        text::push_text(&mut label, &field.name);
+        label.push(b':');
+        let unwritten = match options.unwritten {
+            Unwritten::Null => b"null".to_vec(),
+            Unwritten::Default => {
+                default_text(field, options).map_err(|error| error.under(&field.name))?
+            }
+        };
+        Ok(Self { source, label, unwritten })
+    }
+}
+
+/// JSON text of a field's default, in the form answers print.
+fn default_text(field: &Field, options: Options) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    if field.default.is_null() && field.nullable {
+        out.extend_from_slice(b"null");
+        return Ok(out);
+    }
+    match field.field_type {
+        FieldType::Scalar(scalar) => push_default(&mut out, scalar, &field.default, options)?,
+        FieldType::List(item) => push_defaults(&mut out, item, &field.default, options)?,
+        FieldType::Vector(_) => push_defaults(&mut out, Scalar::Float, &field.default, options)?,
+    }
+    Ok(out)
+}
+
+fn push_defaults(
+    out: &mut Vec<u8>,
+    item: Scalar,
+    value: &serde_json::Value,
+    options: Options,
+) -> Result<()> {
+    let items = value.as_array().ok_or_else(|| bad_default(item))?;
+    out.push(b'[');
+    for (index, value) in items.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        push_default(out, item, value, options)?;
+    }
+    out.push(b']');
+    Ok(())
+}
+
+fn push_default(
+    out: &mut Vec<u8>,
+    scalar: Scalar,
+    value: &serde_json::Value,
+    options: Options,
+) -> Result<()> {
+    let bad = || bad_default(scalar);
+    match scalar {
+        Scalar::Boolean => {
+            let shown = if value.as_bool().ok_or_else(bad)? { "true" } else { "false" };
+            out.extend_from_slice(shown.as_bytes());
+        }
+        Scalar::Integer | Scalar::Long => {
+            let quoted = options.int64_as_text && scalar == Scalar::Long;
+            push_long(out, value.as_i64().ok_or_else(bad)?, quoted);
+        }
+        Scalar::Float => {
+            #[expect(clippy::cast_possible_truncation, reason = "a Float's default is a float")]
+            let narrow = value.as_f64().ok_or_else(bad)? as f32;
+            if !text::push_float(out, narrow) {
+                return Err(bad());
+            }
+        }
+        Scalar::Double => {
+            if !text::push_double(out, value.as_f64().ok_or_else(bad)?) {
+                return Err(bad());
+            }
+        }
+        Scalar::Text | Scalar::Bytes | Scalar::Date | Scalar::Timestamp => {
+            text::push_text(out, value.as_str().ok_or_else(bad)?);
+        }
+    }
+    Ok(())
+}
+
+fn bad_default(scalar: Scalar) -> Error {
+    Error::new(Kind::Schema, format!("the default is no `{}`", scalar.name()))
+}
+
+fn push_long(out: &mut Vec<u8>, value: i64, quoted: bool) {
+    if quoted {
+        out.push(b'"');
+    }
+    text::push_integer(out, value);
+    if quoted {
+        out.push(b'"');
+    }
+}
+
+struct JsonSink<'a> {
+    out: &'a mut Vec<u8>,
+    options: Options,
+    index: usize,
+    not_finite: &'a mut FieldSet,
+    /// Inside a list, after its first item.
+    open: bool,
+}
+
+impl JsonSink<'_> {
+    fn separate(&mut self) {
+        if self.open {
+            self.out.push(b',');
+        }
+        self.open = true;
+    }
+
+    fn mark(&mut self, finite: bool) {
+        if !finite {
+            self.out.extend_from_slice(b"null");
+            self.not_finite.insert(self.index);
+        }
+    }
+}
+
+impl Sink for JsonSink<'_> {
+    type Error = Error;
+
+    fn null(&mut self) -> Result<()> {
+        self.out.extend_from_slice(b"null");
+        Ok(())
+    }
+    fn boolean(&mut self, value: bool) -> Result<()> {
+        self.separate();
+        self.out.extend_from_slice(if value { b"true" } else { b"false" });
+        Ok(())
+    }
+    fn integer(&mut self, value: i32) -> Result<()> {
+        self.separate();
+        text::push_integer(self.out, i64::from(value));
+        Ok(())
+    }
+    fn long(&mut self, value: i64) -> Result<()> {
+        self.separate();
+        push_long(self.out, value, self.options.int64_as_text);
+        Ok(())
+    }
+    fn float(&mut self, value: f32) -> Result<()> {
+        self.separate();
+        let finite = text::push_float(self.out, value);
+        self.mark(finite);
+        Ok(())
+    }
+    fn double(&mut self, value: f64) -> Result<()> {
+        self.separate();
+        let finite = text::push_double(self.out, value);
+        self.mark(finite);
+        Ok(())
+    }
+    fn text(&mut self, value: &str) -> Result<()> {
+        self.separate();
+        text::push_text(self.out, value);
+        Ok(())
+    }
+    fn bytes(&mut self, value: &[u8]) -> Result<()> {
+        self.separate();
+        text::push_base64(self.out, value);
+        Ok(())
+    }
+    fn date(&mut self, days: i32) -> Result<()> {
+        self.separate();
+        text::push_date(self.out, days);
+        Ok(())
+    }
+    fn timestamp(&mut self, micros: i64) -> Result<()> {
+        self.separate();
+        text::push_timestamp(self.out, micros);
+        Ok(())
+    }
+    fn begin_list(&mut self) -> Result<()> {
+        self.out.push(b'[');
+        self.open = false;
+        Ok(())
+    }
+    fn end_list(&mut self) -> Result<()> {
+        self.out.push(b']');
+        Ok(())
+    }
+}
