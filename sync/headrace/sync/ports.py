@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
-from headrace.codec import Catalog, CommandBatch
+if TYPE_CHECKING:
+    from headrace.codec import Catalog, CommandBatch
 
 Topic = Literal["realtime", "bulk"]
+
+PartitionId = tuple[str, int]
+"""(topic, partition)."""
+
+BATCH_BYTES_MAX = 8 * 1024 * 1024
+"""Bytes of command values that one poll brings at most; bounds a reader's memory."""
 
 
 class Coordinates(msgspec.Struct, frozen=True, order=True):
@@ -46,41 +53,83 @@ class CommandProducer(Protocol):
     async def append(
         self, topic: Topic, records: Sequence[tuple[bytes, bytes]]
     ) -> list[Coordinates]:
-        """Append (partition key, command bytes) pairs in order; raises `LogUnavailable`."""
+        """Append (partition key, command bytes) pairs in order; raises `LogUnavailable`.
+
+        All of one call or nothing. Equal keys share a partition, so their order is kept.
+        """
         ...
 
     async def close(self) -> None: ...
 
 
 class CommandConsumer(Protocol):
-    """One member of one consumer group on one topic."""
+    """One member of one consumer group on one topic.
 
-    async def poll(self, *, rows_max: int, wait_ms: int) -> list[LogRecord]:
-        """Up to `rows_max` records after the position; empty when none came within `wait_ms`."""
+    The partitions of the topic are shared out among the group's live members. A member that calls
+    neither `poll` nor `heartbeat` for longer than its session loses its partitions to the others,
+    and whoever gets a partition starts at its committed offset: delivery is at least once.
+    """
+
+    async def poll(
+        self, *, rows_max: int, wait_ms: int, bytes_max: int = BATCH_BYTES_MAX
+    ) -> list[LogRecord]:
+        """Up to `rows_max` records after the position; empty when none came within `wait_ms`.
+
+        Ends early once the values reach `bytes_max` (a single larger record still comes, alone).
+        Offsets ascend within a partition. Raises `LogUnavailable`; the position then stands still.
+        """
         ...
 
-    async def commit(self, offsets: Mapping[tuple[str, int], int]) -> None:
-        """Commit next offsets (last handled + 1) by (topic, partition)."""
+    async def heartbeat(self) -> None:
+        """Stay a member without taking records, for a reader that has to pause."""
         ...
 
-    async def committed(self, group: str) -> dict[tuple[str, int], int]:
+    def assignment(self) -> frozenset[PartitionId]:
+        """The (topic, partition) pairs that the last `poll` or `heartbeat` left to this member."""
+        ...
+
+    async def commit(self, offsets: Mapping[PartitionId, int]) -> None:
+        """Durably commit next offsets (last handled + 1) by (topic, partition); never moves back.
+
+        Raises `CommitRefused` when this member no longer holds one of the partitions (those it
+        still holds may be committed all the same): their new holder replays from the last committed
+        offset. Raises `LogUnavailable`.
+        """
+        ...
+
+    async def committed(self, group: str) -> dict[PartitionId, int]:
         """Committed next offsets of any consumer group on this consumer's topic."""
         ...
 
-    async def lag(self) -> dict[tuple[str, int], int]:
-        """Records between the committed offset and the end of the log."""
+    async def lag(self) -> dict[PartitionId, int]:
+        """Records between the group's committed offset and the end of the log, by partition."""
         ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Leave the group, so that others take over at once."""
+        ...
 
 
 class DeadLetters(Protocol):
-    """The dead-letter topic."""
+    """The dead-letter topic. A crash may append a letter twice; `source` tells them as one."""
 
-    async def append(self, letters: Sequence[DeadLetter]) -> None: ...
+    async def append(self, letters: Sequence[DeadLetter]) -> None:
+        """Append letters in order; durable when this returns; raises `LogUnavailable`."""
+        ...
 
     def read(self) -> AsyncIterator[tuple[Coordinates, DeadLetter]]:
-        """All dead letters, oldest first, each with its own place on the dead-letter topic."""
+        """All dead letters, oldest first, each with its own place on the dead-letter topic.
+
+        Ends at what was the end of the topic when reading began.
+        """
+        ...
+
+    async def replayed(self) -> dict[PartitionId, int]:
+        """Next offsets to replay by (topic, partition); a partition left out stands at 0."""
+        ...
+
+    async def mark_replayed(self, offsets: Mapping[PartitionId, int]) -> None:
+        """Durably remember that everything before these offsets was replayed; never moves back."""
         ...
 
 

@@ -1,0 +1,1 @@
+"""Command logs: adapters of the log ports in `headrace.sync.ports`."""
