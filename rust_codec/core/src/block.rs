@@ -5,11 +5,12 @@
 use crate::catalog::Group;
 use crate::cursor::Cursor;
 use crate::error::{Error, Kind, Result};
-use crate::fold::Folded;
+use crate::fold::{self, Folded, Upgraded};
 use crate::format::{
     BLOCK_ABSENT, BLOCK_HEADER_BYTES, BLOCK_HISTORY, BLOCK_LAYOUT, SINGLE_OBJECT_HEADER_BYTES,
     SINGLE_OBJECT_MARKER,
 };
+use crate::transcode::is_written;
 
 /// An opened block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +60,15 @@ pub struct Event<'a> {
     pub body: &'a [u8],
 }
 
+impl<'a> ObjectBlock<'a> {
+    /// The record under the group's current schema.
+    pub fn upgrade(&self, group: &Group) -> Result<Upgraded<'a>> {
+        let fields = fold::schema_of(group, self.fingerprint)?.fields.len();
+        let all = (0..fields).all(|position| is_written(self.written, position));
+        fold::upgrade(group, self.fingerprint, self.body, (!all).then_some(self.written))
+    }
+}
+
 impl<'a> HistoryBlock<'a> {
     /// Number of events.
     #[must_use]
@@ -80,6 +90,15 @@ impl<'a> Block<'a> {
     /// Fails with [`Kind::Checksum`] for damaged bytes, [`Kind::Corrupt`] for a foreign layout or
     /// another key's block, and [`Kind::UnknownSchema`] when no schema of the group fits.
     pub fn open(bytes: &'a [u8], key_digest: u64, group: &Group) -> Result<Self> {
+        Self::open_checked(bytes, Some(key_digest), group)
+    }
+
+    /// The same for whichever key it is: for tools that hold a block alone.
+    pub fn open_of_any_key(bytes: &'a [u8], group: &Group) -> Result<Self> {
+        Self::open_checked(bytes, None, group)
+    }
+
+    fn open_checked(bytes: &'a [u8], key_digest: Option<u64>, group: &Group) -> Result<Self> {
         let mut cursor = Cursor::new(bytes);
         if cursor.byte()? != BLOCK_LAYOUT {
             return Err(Error::new(Kind::Corrupt, "unknown block layout version").at(0));
@@ -89,7 +108,8 @@ impl<'a> Block<'a> {
         if checksum != checksum_of(flags, cursor.rest()) {
             return Err(Error::new(Kind::Checksum, "the block's checksum does not match").at(2));
         }
-        if u64::from_le_bytes(cursor.array()?) != key_digest {
+        let found = u64::from_le_bytes(cursor.array()?);
+        if key_digest.is_some_and(|expected| expected != found) {
             return Err(Error::new(Kind::Corrupt, "the block is another key's").at(6));
         }
         let newest_event_time_ms = i64::from_le_bytes(cursor.array()?);
@@ -174,6 +194,12 @@ fn single_object_header(fingerprint: u64) -> [u8; SINGLE_OBJECT_HEADER_BYTES] {
     header
 }
 
+/// Appends an Avro single-object encoding: marker, fingerprint, body.
+pub fn push_single_object(out: &mut Vec<u8>, fingerprint: u64, body: &[u8]) {
+    out.extend_from_slice(&single_object_header(fingerprint));
+    out.extend_from_slice(body);
+}
+
 /// Seals a block that says that the row is not there.
 #[must_use]
 pub fn seal_absent(key_digest: u64) -> Vec<u8> {
@@ -191,8 +217,7 @@ pub fn seal_object(key_digest: u64, folded: &Folded<'_>) -> Vec<u8> {
         Some(bits) => out.extend_from_slice(bits),
         None => push_all_written(&mut out, folded.schema.fields.len()),
     }
-    out.extend_from_slice(&single_object_header(folded.schema.fingerprint));
-    out.extend_from_slice(&folded.body);
+    push_single_object(&mut out, folded.schema.fingerprint, &folded.body);
     finish(&mut out);
     out
 }
@@ -218,8 +243,7 @@ pub fn seal_history<'a>(
         out.extend_from_slice(&event.event_time_ms.to_le_bytes());
         let length = u32::try_from(length).map_err(|_| too_large())?;
         out.extend_from_slice(&length.to_le_bytes());
-        out.extend_from_slice(&single_object_header(event.fingerprint));
-        out.extend_from_slice(event.body);
+        push_single_object(&mut out, event.fingerprint, event.body);
     }
     finish(&mut out);
     Ok(out)

@@ -127,29 +127,13 @@ impl<'a> Live<'a> {
 
     /// The written bitmap and the body under the current schema.
     fn compose(&self, group: &Group) -> Result<(Option<Vec<u8>>, Vec<u8>)> {
-        let record = self.record.as_ref().map(|cell| RecordCell::open(group, cell)).transpose()?;
+        let record =
+            self.record.as_ref().map(|cell| StoredRecord::open(group, *cell)).transpose()?;
         let patches = self.open_patches(group)?;
-        let current = group.current();
-        let mut written = vec![0_u8; current.fields.len().div_ceil(8)];
-        let mut body = Vec::with_capacity(record.as_ref().map_or(64, |it| it.body.len()));
-        let mut all = true;
-        for (position, field) in current.fields.iter().enumerate() {
-            let patch = patches.iter().find(|patch| patch.field.id == field.id);
-            let source = newest(record.as_ref().and_then(|it| it.field(field.id)), patch.copied());
-            let stands = match source {
-                Some(source) => source.append(field, &mut body)?,
-                None => false,
-            };
-            if stands {
-                if let Some(byte) = written.get_mut(position / 8) {
-                    *byte |= 1 << (position % 8);
-                }
-            } else {
-                all = false;
-                body.extend_from_slice(&encode_default(field)?);
-            }
-        }
-        Ok(((!all).then_some(written), body))
+        compose(group.current(), |field_id| {
+            let patch = patches.iter().find(|patch| patch.field.id == field_id).copied();
+            newest(record.as_ref().and_then(|it| it.field(field_id)), patch)
+        })
     }
 
     fn open_patches<'g>(&self, group: &'g Group) -> Result<Vec<Source<'g, 'a>>> {
@@ -166,6 +150,55 @@ impl<'a> Live<'a> {
     }
 }
 
+/// A body under the group's current schema: its written bitmap (None: all fields were written) and
+/// its bytes, borrowed when it is in that schema already.
+pub type Upgraded<'a> = (Option<Vec<u8>>, Cow<'a, [u8]>);
+
+/// Brings one body of any of the group's schemas under the current one, as a fold of it alone would;
+/// `written` is the bitmap of a block, under the body's own schema.
+pub fn upgrade<'a>(
+    group: &Group,
+    fingerprint: u64,
+    body: &'a [u8],
+    written: Option<&[u8]>,
+) -> Result<Upgraded<'a>> {
+    if fingerprint == group.current().fingerprint && written.is_none() {
+        return Ok((None, Cow::Borrowed(body)));
+    }
+    let record = StoredRecord::open(group, Cell { write_timestamp: 0, fingerprint, body })?;
+    let (written, body) = compose(group.current(), |field_id| {
+        let position = record.schema.position(field_id)?;
+        let there = written.is_none_or(|bits| crate::transcode::is_written(bits, position));
+        if there { record.field(field_id) } else { None }
+    })?;
+    Ok((written, Cow::Owned(body)))
+}
+
+/// The written bitmap (None: all) and the body that `source` gives under a schema.
+fn compose<'g, 'a: 'g>(
+    current: &RecordSchema,
+    source: impl Fn(u16) -> Option<Source<'g, 'a>>,
+) -> Result<(Option<Vec<u8>>, Vec<u8>)> {
+    let mut written = vec![0_u8; current.fields.len().div_ceil(8)];
+    let mut body = Vec::with_capacity(256);
+    let mut all = true;
+    for (position, field) in current.fields.iter().enumerate() {
+        let stands = match source(field.id) {
+            Some(source) => source.append(field, &mut body)?,
+            None => false,
+        };
+        if stands {
+            if let Some(byte) = written.get_mut(position / 8) {
+                *byte |= 1 << (position % 8);
+            }
+        } else {
+            all = false;
+            body.extend_from_slice(&encode_default(field)?);
+        }
+    }
+    Ok(((!all).then_some(written), body))
+}
+
 /// The field, as some schema of the group had it, whose patches carry this fingerprint.
 pub fn patched_field(group: &Group, field_id: u16, fingerprint: u64) -> Result<&Field> {
     let found = group.schemas.iter().rev().find_map(|schema| {
@@ -176,6 +209,14 @@ pub fn patched_field(group: &Group, field_id: u16, fingerprint: u64) -> Result<&
     found.ok_or_else(|| {
         let message =
             format!("`{}` never had a field {field_id} of the type {fingerprint:016x}", group.name);
+        Error::new(Kind::UnknownSchema, message)
+    })
+}
+
+/// The group's schema of this fingerprint; [`Kind::UnknownSchema`] when it never had one.
+pub fn schema_of(group: &Group, fingerprint: u64) -> Result<&Arc<RecordSchema>> {
+    group.schema(fingerprint).ok_or_else(|| {
+        let message = format!("`{}` never had a schema {fingerprint:016x}", group.name);
         Error::new(Kind::UnknownSchema, message)
     })
 }
@@ -220,20 +261,17 @@ impl Source<'_, '_> {
     }
 }
 
-/// A whole-record cell with the place of each field of its writer.
-struct RecordCell<'g, 'a> {
+/// A whole record with the place of each field of its writer.
+struct StoredRecord<'g, 'a> {
     cell: Cell<'a>,
     schema: &'g RecordSchema,
     body: &'a [u8],
     starts: Vec<usize>,
 }
 
-impl<'g, 'a> RecordCell<'g, 'a> {
-    fn open(group: &'g Group, cell: &Cell<'a>) -> Result<Self> {
-        let schema = group.schema(cell.fingerprint).ok_or_else(|| {
-            let message = format!("`{}` never had a schema {:016x}", group.name, cell.fingerprint);
-            Error::new(Kind::UnknownSchema, message)
-        })?;
+impl<'g, 'a> StoredRecord<'g, 'a> {
+    fn open(group: &'g Group, cell: Cell<'a>) -> Result<Self> {
+        let schema = schema_of(group, cell.fingerprint)?;
         let mut cursor = Cursor::new(cell.body);
         let mut starts = Vec::with_capacity(schema.fields.len().saturating_add(1));
         for field in &schema.fields {
@@ -242,7 +280,7 @@ impl<'g, 'a> RecordCell<'g, 'a> {
         }
         cursor.finish()?;
         starts.push(cursor.offset());
-        Ok(Self { cell: *cell, schema, body: cell.body, starts })
+        Ok(Self { cell, schema, body: cell.body, starts })
     }
 
     fn field(&self, id: u16) -> Option<Source<'g, 'a>> {

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use crate::error::{Error, Kind, Result};
 use crate::format::VECTOR_ITEMS_MAX;
+use crate::nearest::unknown;
 
 /// A type that stands alone: every value field, list item and key field has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -212,6 +213,20 @@ impl RecordSchema {
             .map(|field| self::fingerprint(field.avro_schema(true).as_bytes()))
             .collect();
         Ok(Self { ordinal, fields, fingerprint, avro, patch_fingerprints })
+    }
+
+    /// Positions of fields by name, in the given order; None is all in schema order.
+    pub fn positions(&self, names: Option<&[String]>) -> Result<Vec<usize>> {
+        let Some(names) = names else { return Ok((0..self.fields.len()).collect()) };
+        names
+            .iter()
+            .map(|name| {
+                self.fields.iter().position(|field| field.name == *name).ok_or_else(|| {
+                    let known = self.fields.iter().map(|field| field.name.as_str());
+                    Error::new(Kind::UnknownField, unknown("field", name, known))
+                })
+            })
+            .collect()
     }
 
     /// Position of a field id.

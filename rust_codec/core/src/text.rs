@@ -105,11 +105,8 @@ pub fn push_date(out: &mut Vec<u8>, days: i32) {
 /// Appends a timestamp string.
 pub fn push_timestamp(out: &mut Vec<u8>, micros: i64) {
     out.push(b'"');
-    push_calendar(out, micros.div_euclid(DAY_MICROS));
-    let of_day = micros.rem_euclid(DAY_MICROS);
-    let (seconds, fraction) = (of_day.div_euclid(1_000_000), of_day.rem_euclid(1_000_000));
-    let (minutes, second) = (seconds.div_euclid(60), seconds.rem_euclid(60));
-    let (hour, minute) = (minutes.div_euclid(60), minutes.rem_euclid(60));
+    push_calendar(out, day_of(micros));
+    let (hour, minute, second, fraction) = clock(micros);
     for (mark, part) in [(b'T', hour), (b':', minute), (b':', second)] {
         out.push(mark);
         push_digits(out, part, 2);
@@ -119,6 +116,21 @@ pub fn push_timestamp(out: &mut Vec<u8>, micros: i64) {
         push_digits(out, fraction, 6);
     }
     out.extend_from_slice(b"Z\"");
+}
+
+/// Days since 1970-01-01 of microseconds since then.
+#[must_use]
+pub const fn day_of(micros: i64) -> i64 {
+    micros.div_euclid(DAY_MICROS)
+}
+
+/// Hour, minute, second and microsecond of the day.
+#[must_use]
+pub const fn clock(micros: i64) -> (i64, i64, i64, i64) {
+    let of_day = micros.rem_euclid(DAY_MICROS);
+    let (seconds, fraction) = (of_day.div_euclid(1_000_000), of_day.rem_euclid(1_000_000));
+    let (minutes, second) = (seconds.div_euclid(60), seconds.rem_euclid(60));
+    (minutes.div_euclid(60), minutes.rem_euclid(60), second, fraction)
 }
 
 fn push_calendar(out: &mut Vec<u8>, days: i64) {

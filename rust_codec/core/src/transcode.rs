@@ -1,9 +1,15 @@
 //! Stored Avro bodies → JSON text, for the fields asked for in the order asked for, with no value
 //! built on the way.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use crate::catalog::Group;
+use crate::cell::Cell;
 use crate::cursor::Cursor;
 use crate::decode::{Sink, decode_field, skip_field, starts_with_null};
 use crate::error::{Error, Kind, Result};
+use crate::fold::schema_of;
 use crate::resolve::{FieldReading, Origin, Promotion, Resolution};
 use crate::schema::{Field, FieldType, RecordSchema, Scalar};
 use crate::status::{FieldSet, RowStatus};
@@ -51,9 +57,42 @@ pub struct Transcoder {
 
 /// How a row is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Layout {
-    Array,
+pub enum Layout {
+    /// `[1,"a"]`
+    Row,
+    /// `{"level":1,"name":"a"}`
     Object,
+}
+
+/// JSON array of the rows of whole-record cells of any of the group's schemas: no fold, no expiry,
+/// no statuses. For tools and benchmarks; the read path keeps its transcoders.
+pub fn cells<'a>(
+    group: &Group,
+    cells: impl IntoIterator<Item = &'a [u8]>,
+    requested: &[usize],
+    layout: Layout,
+) -> Result<Vec<u8>> {
+    let mut transcoders: HashMap<u64, Transcoder> = HashMap::new();
+    let (mut out, mut status) = (vec![b'['], RowStatus::default());
+    for (index, bytes) in cells.into_iter().enumerate() {
+        let cell = Cell::open(bytes)?;
+        if index > 0 {
+            out.push(b',');
+        }
+        let transcoder = match transcoders.entry(cell.fingerprint) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(free) => {
+                let writer = schema_of(group, cell.fingerprint)?;
+                free.insert(Transcoder::new(writer, group.current(), requested)?)
+            }
+        };
+        match layout {
+            Layout::Row => transcoder.row(cell.body, &mut out, &mut status)?,
+            Layout::Object => transcoder.object(cell.body, &mut out, &mut status)?,
+        }
+    }
+    out.push(b']');
+    Ok(out)
 }
 
 impl Transcoder {
@@ -98,7 +137,7 @@ impl Transcoder {
     /// Fails with [`Kind::Corrupt`] when the bytes are no body of the writer's schema; `out` is then
     /// as it was.
     pub fn row(&self, body: &[u8], out: &mut Vec<u8>, status: &mut RowStatus) -> Result<()> {
-        self.print(body, None, None, Layout::Array, out, status)
+        self.print(body, None, None, Layout::Row, out, status)
     }
 
     /// Appends `[value,…]` for a folded body; bit i of byte i/8 of `written` says whether value
@@ -110,7 +149,7 @@ impl Transcoder {
         out: &mut Vec<u8>,
         status: &mut RowStatus,
     ) -> Result<()> {
-        self.print(body, written, None, Layout::Array, out, status)
+        self.print(body, written, None, Layout::Row, out, status)
     }
 
     /// Appends `[event time in ms,value,…]` for one event of a History.
@@ -121,7 +160,7 @@ impl Transcoder {
         out: &mut Vec<u8>,
         status: &mut RowStatus,
     ) -> Result<()> {
-        self.print(body, None, Some(event_time_ms), Layout::Array, out, status)
+        self.print(body, None, Some(event_time_ms), Layout::Row, out, status)
     }
 
     /// Appends `{"name":value,…}`.
@@ -182,7 +221,7 @@ impl Transcoder {
     ) -> Result<()> {
         let spans = self.spans(body)?;
         let before = out.len();
-        out.push(if layout == Layout::Array { b'[' } else { b'{' });
+        out.push(if layout == Layout::Row { b'[' } else { b'{' });
         if let Some(event_time_ms) = event_time_ms {
             text::push_integer(out, event_time_ms);
         }
@@ -199,7 +238,7 @@ impl Transcoder {
                 return Err(error);
             }
         }
-        out.push(if layout == Layout::Array { b']' } else { b'}' });
+        out.push(if layout == Layout::Row { b']' } else { b'}' });
         Ok(())
     }
 

@@ -1,5 +1,10 @@
 //! Fold, blocks and transcoding on one small group, by hand.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is a failed test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a panic is a failed test"
+)]
 
 use std::borrow::Cow;
 

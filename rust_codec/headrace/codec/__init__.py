@@ -10,6 +10,7 @@ from headrace.codec._codec import (
     CodecError,
     DecodeError,
     EncodeError,
+    FoldedRecord,
     SchemaError,
 )
 
@@ -19,5 +20,6 @@ __all__ = [
     "CodecError",
     "DecodeError",
     "EncodeError",
+    "FoldedRecord",
     "SchemaError",
 ]

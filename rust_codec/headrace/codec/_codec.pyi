@@ -59,6 +59,14 @@ class Catalog:
         """Event time in ms and the value fields of one History event, as Python values."""
     def decode_block(self, group: str, block: bytes) -> FoldedRecord:
         """Open a cache block (checks layout, CRC and schema); raises DecodeError."""
+    def transcode(
+        self, group: str, cells: Sequence[bytes], fields: Sequence[str] | None, *, layout: Literal["rows", "objects"]
+    ) -> bytes:
+        """JSON text of whole-record cells: `[[1,"a"],…]` or `[{"level":1,"name":"a"},…]`.
+
+        `fields` None is every value field of the current schema in its order. For tools and
+        benchmarks: no fold, no expiry, no statuses. Raises DecodeError.
+        """
 
 @final
 class FoldedRecord:

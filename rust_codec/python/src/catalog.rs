@@ -7,9 +7,11 @@ use headrace_codec::error::{Error, Kind};
 use headrace_codec::key::{KeyValue, KeyWriter, decode_key};
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyInt, PyMapping, PyString};
 
 use crate::error;
+use crate::record::{self, FoldedRecord};
 
 /// One generation of the compiled registry, frozen: the only thing encode and decode accept.
 #[pyclass(frozen, module = "headrace.codec._codec")]
@@ -82,6 +84,49 @@ impl Catalog {
             }
         }
         Ok((group.name.clone(), named))
+    }
+
+    /// Fold the cells of one Object row; None when no cell is live. Raises `DecodeError`.
+    #[pyo3(signature = (group, cells, *, delete_timestamp, now_ms))]
+    #[expect(clippy::needless_pass_by_value, reason = "arguments arrive as owned values")]
+    fn fold_object(
+        &self,
+        py: Python<'_>,
+        group: &str,
+        cells: Vec<(u16, PyBackedBytes)>,
+        delete_timestamp: Option<i64>,
+        now_ms: i64,
+    ) -> PyResult<Option<FoldedRecord>> {
+        record::fold_object(py, &self.core, group, &cells, delete_timestamp, now_ms)
+    }
+
+    /// Event time in ms and the value fields of one History event, as Python values.
+    fn decode_event<'py>(
+        &self,
+        py: Python<'py>,
+        group: &str,
+        cell: &[u8],
+    ) -> PyResult<(i64, Bound<'py, PyDict>)> {
+        record::decode_event(py, &self.core, group, cell)
+    }
+
+    /// Open a cache block (checks layout, CRC and schema); raises `DecodeError`.
+    fn decode_block(&self, py: Python<'_>, group: &str, block: &[u8]) -> PyResult<FoldedRecord> {
+        record::decode_block(py, &self.core, group, block)
+    }
+
+    /// JSON array of the rows of whole-record cells; raises `DecodeError`.
+    #[pyo3(signature = (group, cells, fields, *, layout))]
+    #[expect(clippy::needless_pass_by_value, reason = "arguments arrive as owned values")]
+    fn transcode<'py>(
+        &self,
+        py: Python<'py>,
+        group: &str,
+        cells: Vec<PyBackedBytes>,
+        fields: Option<Vec<String>>,
+        layout: &str,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        record::transcode(py, &self.core, group, &cells, fields.as_deref(), layout)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod catalog;
 mod error;
+mod record;
 
 /// The extension module `headrace.codec._codec`.
 #[pyo3::pymodule]
@@ -10,6 +11,8 @@ mod _codec {
     use crate::catalog::Catalog;
     #[pymodule_export]
     use crate::error::{CodecError, DecodeError, EncodeError, SchemaError};
+    #[pymodule_export]
+    use crate::record::FoldedRecord;
 
     #[pymodule_export]
     const FORMAT_VERSION: u32 = headrace_codec::format::FORMAT_VERSION;
