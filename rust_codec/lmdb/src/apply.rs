@@ -8,6 +8,7 @@ use std::ops::Bound;
 
 use headrace_codec::catalog::{Catalog, FeatureType, Group};
 use headrace_codec::cell::Cell;
+use headrace_codec::fold::supersedes;
 use headrace_codec::format::WRITE_TIMESTAMP_PER_MS;
 use headrace_codec::mutation::{Mutation, MutationKind};
 use heed::RwTxn;
@@ -89,11 +90,22 @@ struct RowWriter<'c> {
     merged: Vec<u8>,
 }
 
-/// A cell with what decides about it.
+/// A cell in its place in the row.
 struct Slot<'c> {
     field_id: u16,
-    write_timestamp: i64,
-    cell: &'c [u8],
+    bytes: &'c [u8],
+    /// None for a damaged cell, which stays to be reported until a write or a delete replaces it.
+    cell: Option<Cell<'c>>,
+}
+
+impl<'c> Slot<'c> {
+    fn new(field_id: u16, bytes: &'c [u8]) -> Self {
+        Self { field_id, bytes, cell: Cell::open(bytes).ok() }
+    }
+
+    fn write_timestamp(&self) -> i64 {
+        self.cell.map_or(i64::MIN, |cell| cell.write_timestamp)
+    }
 }
 
 impl RowWriter<'_> {
@@ -128,11 +140,7 @@ impl RowWriter<'_> {
         match ObjectRow::parse(&self.stored) {
             Ok(row) => {
                 marker = row.marker;
-                slots.extend(row.cells().map(|(field_id, cell)| Slot {
-                    field_id,
-                    write_timestamp: stored_timestamp(cell),
-                    cell,
-                }));
+                slots.extend(row.cells().map(|(field_id, cell)| Slot::new(field_id, cell)));
             }
             Err(_) if self.stored.is_empty() => {}
             Err(_) => self.applied.rows_damaged = self.applied.rows_damaged.saturating_add(1),
@@ -144,19 +152,18 @@ impl RowWriter<'_> {
                 MutationKind::Patch(field_id) => field_id,
                 _ => continue,
             };
-            let write_timestamp = mutation.write_timestamp;
-            offer(&mut slots, Slot { field_id, write_timestamp, cell: mutation.cell });
+            offer(&mut slots, Slot::new(field_id, mutation.cell));
         }
         let ttl_ms = group.and_then(|group| group.ttl_ms);
         slots.retain(|slot| {
-            marker.is_none_or(|marker| slot.write_timestamp > marker.write_timestamp)
-                && !is_collectable(slot.write_timestamp, ttl_ms, self.now_ms)
+            marker.is_none_or(|marker| slot.write_timestamp() > marker.write_timestamp)
+                && !is_collectable(slot.write_timestamp(), ttl_ms, self.now_ms)
         });
         drop_superseded(&mut slots, group);
         marker = marker.filter(|marker| !is_over(*marker, self.now_ms));
         self.merged.clear();
         if marker.is_some() || !slots.is_empty() {
-            let cells = slots.iter().map(|slot| (slot.field_id, slot.cell));
+            let cells = slots.iter().map(|slot| (slot.field_id, slot.bytes));
             ObjectRow::write(&mut self.merged, marker, cells)?;
         }
         self.replace(transaction, key)
@@ -207,7 +214,9 @@ impl RowWriter<'_> {
         let event_time_ms = mutation.write_timestamp.div_euclid(WRITE_TIMESTAMP_PER_MS);
         event_key(&mut self.merged, key, event_time_ms, mutation.digest);
         match self.rows.get(transaction, &self.merged)? {
-            Some(stored) if stored >= mutation.cell && Cell::open(stored).is_ok() => return Ok(()),
+            Some(stored) if !wins(Cell::open(mutation.cell).ok(), Cell::open(stored).ok()) => {
+                return Ok(());
+            }
             Some(_) => {}
             None => head.count = head.count.saturating_add(1),
         }
@@ -405,12 +414,21 @@ fn offer<'c>(slots: &mut Vec<Slot<'c>>, slot: Slot<'c>) {
     match slots.binary_search_by_key(&slot.field_id, |slot| slot.field_id) {
         Ok(position) => {
             if let Some(standing) = slots.get_mut(position)
-                && (slot.write_timestamp, slot.cell) > (standing.write_timestamp, standing.cell)
+                && wins(slot.cell, standing.cell)
             {
                 *standing = slot;
             }
         }
         Err(position) => slots.insert(position, slot),
+    }
+}
+
+/// Whether a cell replaces the one in its place; a damaged one never does and always yields.
+fn wins(candidate: Option<Cell<'_>>, standing: Option<Cell<'_>>) -> bool {
+    match (candidate, standing) {
+        (Some(candidate), Some(standing)) => supersedes(&candidate, &standing),
+        (candidate, None) => candidate.is_some(),
+        (None, Some(_)) => false,
     }
 }
 
@@ -422,12 +440,12 @@ fn offer<'c>(slots: &mut Vec<Slot<'c>>, slot: Slot<'c>) {
 fn drop_superseded(slots: &mut Vec<Slot<'_>>, group: Option<&Group>) {
     let Some((first, [_, ..])) = slots.split_first() else { return };
     let (Some(group), RECORD_FIELD_ID) = (group, first.field_id) else { return };
-    let Ok(record) = Cell::open(first.cell) else { return };
+    let Some(record) = first.cell else { return };
     let Some(schema) = group.schema(record.fingerprint) else { return };
     let ordinal = schema.ordinal;
     slots.retain(|slot| {
         slot.field_id == RECORD_FIELD_ID
-            || slot.write_timestamp >= record.write_timestamp
+            || slot.write_timestamp() >= record.write_timestamp
             || !group
                 .schemas
                 .iter()
