@@ -1,0 +1,1 @@
+"""Offline stores: where batch results come from and where sampled real-time results go."""

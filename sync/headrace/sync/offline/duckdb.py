@@ -1,0 +1,246 @@
+"""The embedded offline store: Parquet files are the truth, DuckDB only computes over them.
+
+Rows lie sorted by event time in each file, so Parquet's row-group statistics prune by day; folders
+per day would tear apart the one file that the redo of a range of commands has to replace. Every
+process opens its own in-memory DuckDB, because a DuckDB file would lock other processes out
+(semantics 28). `files.py` has the layout.
+"""
+
+# ruff: noqa: S608 - names passed the registry's rules and are quoted, values are bound or typed
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from headrace.registry.catalog import Group
+from headrace.sync.errors import OfflineUnavailable
+from headrace.sync.offline.files import OfflineFiles, appearing
+from headrace.sync.offline.ports import (
+    ChangeQuery,
+    ChangeSet,
+    LogRange,
+    TransformOutcome,
+    TransformRun,
+)
+from headrace.sync.offline.relations import (
+    MOMENT,
+    ROW_HASH,
+    all_columns,
+    changed_rows,
+    latest_rows,
+    names,
+    quoted,
+    settled_rows,
+    stored_rows,
+    text_literal,
+)
+from headrace.sync.offline.relations import (
+    cast as typed,
+)
+from headrace.sync.offline.transformation import new_rows
+from headrace.sync.offline.types import (
+    EVENT_TIME,
+    Rows,
+    duckdb_type,
+    key_columns,
+    upsync_columns,
+)
+
+MEMORY_LIMIT = "1GB"
+"""Of one DuckDB; what needs more spills to disk."""
+
+ROW_GROUP_ROWS = 10_000
+"""Of pinned files: about one upsync chunk, so that fetching a chunk reads little else."""
+
+
+class DuckdbOfflineStore:
+    """`OfflineReader`, `OfflineWriter` and `OfflineTransformer` over a folder of Parquet files."""
+
+    def __init__(self, root: Path, *, memory_limit: str = MEMORY_LIMIT) -> None:
+        self._files = OfflineFiles(root)
+        self._memory_limit = memory_limit
+
+    async def prepare(self, group: Group, query: ChangeQuery) -> ChangeSet:
+        return await asyncio.to_thread(self._prepare, group, query)
+
+    async def fetch(self, group: Group, run_id: str, *, first_row: int, rows: int) -> Rows:
+        return await asyncio.to_thread(self._fetch, group, run_id, first_row, first_row + rows)
+
+    async def settle(self, group: Group, run_id: str) -> None:
+        await asyncio.to_thread(self._settle, group, run_id)
+
+    async def release(self, group: Group, run_id: str) -> None:
+        self._files.pinned(group, run_id).unlink(missing_ok=True)
+        self._files.unlock(group)
+
+    async def append(self, group: Group, rows: Rows, token: LogRange) -> None:
+        await asyncio.to_thread(self._append, group, rows, token)
+
+    async def transform(self, group: Group, run: TransformRun) -> TransformOutcome:
+        return await asyncio.to_thread(self._transform, group, run)
+
+    async def stored(self, group: Group) -> Rows:
+        """Every stored row under today's schema, for tools and checks."""
+        return await asyncio.to_thread(self._select, group, "SELECT {columns} FROM stored")
+
+    async def latest(self, group: Group) -> Rows:
+        """The rows that a first upsync would send, for tools and checks."""
+        query = f"SELECT {{columns}} FROM ({latest_rows(group)})"
+        return await asyncio.to_thread(self._select, group, query)
+
+    def close(self) -> None:
+        """Let other processes run what this one left unfinished."""
+        self._files.close()
+
+    def _select(self, group: Group, query: str) -> Rows:
+        with self._opened() as connection:
+            self._show_stored(connection, group)
+            columns = names(all_columns(group))
+            rows = connection.sql(query.format(columns=columns)).to_arrow_table()
+            return cast("Rows", rows)
+
+    def _prepare(self, group: Group, query: ChangeQuery) -> ChangeSet:
+        self._files.lock(group)
+        self._files.unpin_others(group, query.run_id)
+        pinned = self._files.pinned(group, query.run_id)
+        if not pinned.exists():
+            with self._opened() as connection:
+                self._pin(connection, group, query, pinned)
+        metadata = pq.read_metadata(pinned)
+        noted = {key.decode(): value.decode() for key, value in (metadata.metadata or {}).items()}
+        return ChangeSet(
+            rows=metadata.num_rows,
+            scanned=int(noted["scanned"]),
+            mark_ms=int(noted["mark_ms"]) if noted["mark_ms"] else None,
+        )
+
+    def _pin(
+        self, connection: duckdb.DuckDBPyConnection, group: Group, query: ChangeQuery, path: Path
+    ) -> None:
+        self._show_stored(connection, group)
+        self._show_sent(connection, group)
+        connection.execute(f"CREATE TABLE latest AS {latest_rows(group)}")
+        connection.execute(
+            f"CREATE TABLE change AS {changed_rows(group, full=query.full)}",
+            {"since_ms": query.since_ms, "snapshot_ms": query.snapshot_time_ms},
+        )
+        scanned, mark_ms = connection.execute(
+            f"SELECT count(*), epoch_ms(max({MOMENT}) FILTER (NOT isinf({MOMENT}))) FROM latest"
+        ).fetchall()[0]
+        mark = "" if mark_ms is None else mark_ms
+        noted = f"KV_METADATA {{scanned: '{scanned}', mark_ms: '{mark}'}}"
+        _write(connection, "FROM change ORDER BY _position", path, noted)
+
+    def _fetch(self, group: Group, run_id: str, first_row: int, next_row: int) -> Rows:
+        with self._opened() as connection:
+            columns = upsync_columns(group)
+            casts = [typed(column) for column in columns]
+            path = str(self._files.pinned(group, run_id))
+            chunk = connection.sql(
+                f"SELECT {', '.join(casts)} FROM read_parquet($path) "
+                "WHERE _position >= $first AND _position < $next ORDER BY _position",
+                params={"path": path, "first": first_row, "next": next_row},
+            )
+            return cast("Rows", chunk.to_arrow_table())
+
+    def _settle(self, group: Group, run_id: str) -> None:
+        path = self._files.pinned(group, run_id)
+        with self._opened() as connection:
+            self._show_sent(connection, group)
+            connection.execute(
+                f"CREATE VIEW pinned AS FROM read_parquet({text_literal(str(path))})"
+            )
+            _write(connection, settled_rows(group), self._files.sent(group))
+
+    def _append(self, group: Group, rows: Rows, token: LogRange) -> None:
+        with _explained(group):
+            replaced = self._files.overlapping(group, token)
+            path = self._files.ranged(group, token)
+            if rows.num_rows == 0:
+                path.unlink(missing_ok=True)
+            else:
+                ordered = cast("pa.Table", rows).sort_by(EVENT_TIME)
+                with appearing(path) as temporary:
+                    pq.write_table(ordered, temporary, compression="zstd")
+            for stale in replaced:
+                stale.unlink(missing_ok=True)
+
+    def _transform(self, group: Group, run: TransformRun) -> TransformOutcome:
+        with self._opened() as connection:
+            self._show_stored(connection, group)
+            made, query = new_rows(connection, group, run)
+            appended = connection.execute(f"SELECT count(*) FROM ({query})").fetchall()[0][0]
+            if appended:
+                ordered = f"{query} ORDER BY {EVENT_TIME}, {names(key_columns(group))}"
+                _write(connection, ordered, self._files.transformed(group, run.run_id))
+            return TransformOutcome(rows=made, appended=appended)
+
+    def _show_stored(self, connection: duckdb.DuckDBPyConnection, group: Group) -> None:
+        """Make the view `stored`: every row of the group, as the files hold it now."""
+        paths = [str(path) for path in self._files.stored(group)]
+        if paths:
+            listed = ", ".join(text_literal(path) for path in paths)
+            scan = f"read_parquet([{listed}], union_by_name = true)"
+            present = {row[0] for row in connection.execute(f"DESCRIBE FROM {scan}").fetchall()}
+        else:
+            scan, present = "range(0)", set[str]()
+        connection.execute(f"CREATE VIEW stored AS {stored_rows(group, present, scan)}")
+
+    def _show_sent(self, connection: duckdb.DuckDBPyConnection, group: Group) -> None:
+        """Make the table `sent`: what earlier runs sent, by key fields and row hash."""
+        columns = ", ".join(
+            f"{quoted(column.name)} {duckdb_type(column.type)}" for column in key_columns(group)
+        )
+        connection.execute(f"CREATE TABLE sent ({columns}, {ROW_HASH} VARCHAR)")
+        path = self._files.sent(group)
+        if path.exists():
+            connection.execute(
+                "INSERT INTO sent BY NAME FROM read_parquet($path)", {"path": str(path)}
+            )
+
+    @contextmanager
+    def _opened(self) -> Generator[duckdb.DuckDBPyConnection, None, None]:
+        """A DuckDB of our own; what it refuses becomes an error of ours."""
+        self._files.spill.mkdir(parents=True, exist_ok=True)
+        connection = duckdb.connect(
+            config={
+                "TimeZone": "UTC",
+                "memory_limit": self._memory_limit,
+                "temp_directory": str(self._files.spill),
+                "autoinstall_known_extensions": "false",
+                "python_enable_replacements": "false",  # `FROM x` never means our variable x.
+            }
+        )
+        try:
+            yield connection
+        except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+            raise OfflineUnavailable(f"the offline store cannot be read: {error}") from error
+        finally:
+            connection.close()
+
+
+def _write(
+    connection: duckdb.DuckDBPyConnection, query: str, path: Path, noted: str | None = None
+) -> None:
+    options = f"FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP_ROWS}"
+    options += f", {noted}" if noted else ""
+    with appearing(path) as temporary:
+        connection.execute(f"COPY ({query}) TO {text_literal(str(temporary))} ({options})")
+
+
+@contextmanager
+def _explained(group: Group) -> Generator[None, None, None]:
+    try:
+        yield
+    except OSError as error:
+        raise OfflineUnavailable(
+            f"rows of `{group.name}` cannot be written: {error.strerror or error}"
+        ) from error

@@ -1,0 +1,155 @@
+"""What only the embedded offline store owes: transforms, whole files, one run at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from headrace.registry.catalog import Group, KeyField, Schema, Upsync, ValueField
+from headrace.sync.errors import OfflineSchemaMismatch, RunConflict
+from headrace.sync.offline.duckdb import DuckdbOfflineStore
+from headrace.sync.offline.files import appearing
+from headrace.sync.offline.ports import ChangeQuery, TransformOutcome, TransformRun
+
+PLANES = "SELECT * FROM (VALUES ('N1', 3, 0.5), ('N2', 4, NULL)) AS planes(tailnum, legs, delay)"
+
+
+def make_group(*fields: ValueField, updated_at: str | None = None) -> Group:
+    declared = fields or (
+        ValueField(id=1, name="legs", type="Integer", default=0),
+        ValueField(id=2, name="delay", type="Float", nullable=True),
+    )
+    return Group(
+        id=1,
+        name="flights::plane-v1",
+        feature_type="Object",
+        owner="o",
+        keys=(KeyField(name="tailnum", type="Text"),),
+        schemas=(Schema(ordinal=1, fields=declared),),
+        upsync=Upsync(enabled=True, updated_at=updated_at),
+    )
+
+
+async def transform(
+    root: Path, query: str, group: Group | None = None, *, run_id: str = "run", now_ms: int = 1
+) -> TransformOutcome:
+    run = TransformRun(run_id=run_id, query=query, prelude="", sources=root / "raw", now_ms=now_ms)
+    return await DuckdbOfflineStore(root / "offline").transform(group or make_group(), run)
+
+
+async def test_a_transform_appends_the_rows_it_makes(tmp_path: Path) -> None:
+    assert await transform(tmp_path, PLANES) == TransformOutcome(rows=2, appended=2)
+    rows = (await DuckdbOfflineStore(tmp_path / "offline").stored(make_group())).to_pylist()
+    made = sorted((row["tailnum"], row["legs"], row["delay"], row["_source"]) for row in rows)
+    assert made == [("N1", 3, 0.5, "transform"), ("N2", 4, None, "transform")]
+
+
+async def test_a_transform_that_makes_the_same_rows_appends_none(tmp_path: Path) -> None:
+    await transform(tmp_path, PLANES, run_id="first")
+    again = await transform(tmp_path, PLANES, run_id="second", now_ms=2)
+    assert again == TransformOutcome(rows=2, appended=0)
+
+
+async def test_a_row_back_at_an_earlier_value_is_new_when_it_tells_no_time(tmp_path: Path) -> None:
+    for turn, legs in enumerate((3, 4, 3)):
+        query = f"SELECT 'N1' AS tailnum, {legs} AS legs, NULL AS delay"
+        outcome = await transform(tmp_path, query, run_id=f"run{turn}", now_ms=turn)
+        assert outcome.appended == 1
+
+
+async def test_raw_files_are_views_of_their_names(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "planes.csv").write_text("tailnum,legs,delay\nN9,7,1.25\n")
+    pq.write_table(pa.table({"bonus": [2]}), tmp_path / "raw" / "extra.parquet")
+    query = "SELECT tailnum, legs + bonus AS legs, delay FROM planes, extra"
+    await transform(tmp_path, query)
+    rows = (await DuckdbOfflineStore(tmp_path / "offline").stored(make_group())).to_pylist()
+    assert [row["legs"] for row in rows] == [9]
+
+
+@pytest.mark.parametrize(
+    ("query", "problem"),
+    [
+        ("SELECT 'N1' AS tailnum, 1 AS legs", "column `delay` is missing"),
+        ("SELECT 'N1' AS tailnum, 1 AS legs, 0 AS delay, 2 AS wings", "column `wings` is not a"),
+        ("SELECT 'N1' AS tailnum, '1' AS legs, 0 AS delay", "column `legs` is VARCHAR"),
+        ("SELECT 'N1' AS tailnum, 1.5::DOUBLE AS legs, 0 AS delay", "column `legs` is DOUBLE"),
+        ("SELECT 7 AS tailnum, 1 AS legs, 0 AS delay", "column `tailnum` is INTEGER"),
+        ("SELECT 'N1' AS tailnum, NULL AS legs, 0 AS delay", "column `legs` is null in 1 rows"),
+        ("SELECT NULL AS tailnum, 1 AS legs, 0 AS delay", "column `tailnum` is null in 1 rows"),
+        ("SELECT 'N1' AS tailnum, 2**40::BIGINT AS legs, 0 AS delay", "`legs` is DOUBLE"),
+        ("SELECT 'N1' AS tailnum, 1099511627776 AS legs, 0 AS delay", "1099511627776"),
+        (f"{PLANES} UNION ALL SELECT 'N1', 9, 9", "1 keys have several rows with one event time"),
+        ("SELECT 1; SELECT 2", "must be one SELECT"),
+        ("DROP TABLE stored", "must be one SELECT"),
+        ("SELECT * FROM nowhere", "does not run: Catalog Error"),
+        ("SELEC 1", "does not run: Parser Error"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+async def test_a_transform_that_does_not_fit_is_refused(
+    tmp_path: Path, query: str, problem: str
+) -> None:
+    with pytest.raises(OfflineSchemaMismatch) as caught:
+        await transform(tmp_path, query)
+    assert problem in str(caught.value)
+    assert not list((tmp_path / "offline").rglob("*.parquet"))
+
+
+async def test_all_misfits_of_a_transform_are_named_at_once(tmp_path: Path) -> None:
+    with pytest.raises(OfflineSchemaMismatch) as caught:
+        await transform(tmp_path, "SELECT 1 AS tailnum, 2 AS wings")
+    assert [
+        name for name in ("tailnum", "legs", "delay", "wings") if f"`{name}`" in str(caught.value)
+    ] == [
+        "tailnum",
+        "legs",
+        "delay",
+        "wings",
+    ]
+
+
+async def test_a_vector_of_the_wrong_length_is_refused(tmp_path: Path) -> None:
+    group = make_group(ValueField(id=1, name="embedding", type="Vector<3>", nullable=True))
+    with pytest.raises(OfflineSchemaMismatch, match="length 2 to array with length 3"):
+        await transform(tmp_path, "SELECT 'N1' AS tailnum, [1.0, 2.0] AS embedding", group)
+
+
+async def test_rows_written_before_a_field_was_added_read_as_its_default(tmp_path: Path) -> None:
+    await transform(tmp_path, PLANES)
+    grown = make_group(
+        ValueField(id=1, name="legs", type="Long", default=0),
+        ValueField(id=3, name="hangar", type="Text", default="it's"),
+        ValueField(id=4, name="tags", type="List<Text>", default=["a"]),
+        ValueField(id=5, name="seal", type="Bytes", default="AP8="),
+    )
+    rows = (await DuckdbOfflineStore(tmp_path / "offline").latest(grown)).to_pylist()
+    assert [(row["hangar"], row["tags"], row["seal"]) for row in rows] == [
+        ("it's", ["a"], b"\x00\xff")
+    ] * 2
+
+
+async def test_two_runs_of_one_group_are_refused(tmp_path: Path) -> None:
+    first, second = DuckdbOfflineStore(tmp_path), DuckdbOfflineStore(tmp_path)
+    await first.prepare(make_group(), ChangeQuery(run_id="a", snapshot_time_ms=1))
+    with pytest.raises(RunConflict, match="another upsync of `flights::plane-v1` is under way"):
+        await second.prepare(make_group(), ChangeQuery(run_id="b", snapshot_time_ms=1))
+    first.close()
+    await second.prepare(make_group(), ChangeQuery(run_id="b", snapshot_time_ms=1))
+    second.close()
+
+
+def test_a_file_that_was_not_finished_never_appears(tmp_path: Path) -> None:
+    target = tmp_path / "rows.parquet"
+
+    def write_half() -> None:
+        with appearing(target) as temporary:
+            temporary.write_bytes(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half()
+    assert list(tmp_path.iterdir()) == []
