@@ -7,8 +7,9 @@ refuses all of it, so that what is left reads the same way in every YAML library
 
 from __future__ import annotations
 
+import functools
 import re
-from typing import Final, NamedTuple, TypeAlias, cast
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 import yaml
@@ -122,11 +123,16 @@ def resolve(scalar: YamlScalar) -> bool | int | float | str | Ambiguous | None:
 
 def is_ambiguous(scalar: YamlScalar) -> bool:
     """Whether a plain scalar is one that YAML libraries read differently (`NO`, `12:30`, `017`)."""
-    text = scalar.text
-    if not scalar.plain or text in _WORDS or _NUMBER.match(text):
+    # Nobody writes a number of more digits than a key may have, and the cache stays small.
+    return scalar.plain and len(scalar.text) <= KEY_LENGTH_MAX and _is_ambiguous(scalar.text)
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_ambiguous(text: str) -> bool:
+    # The same few hundred names and words make up a whole registry.
+    if text in _WORDS or _NUMBER.match(text):
         return False
-    # No such form is longer than a number that somebody wrote with underscores.
-    return len(text) <= KEY_LENGTH_MAX and _AMBIGUOUS.match(text) is not None
+    return _AMBIGUOUS.match(text) is not None
 
 
 def plain_values(node: YamlNode) -> tuple[object, list[YamlProblem]]:
@@ -237,8 +243,8 @@ class _TreeBuilder:
             None
         ]  # per open collection: the key that waits for a value
         while stack:
-            event = cast("yaml.Event", self._next_event())  # an open collection: never the end
-            if isinstance(event, yaml.CollectionEndEvent):
+            event = self._next_event()
+            if event is None or isinstance(event, yaml.CollectionEndEvent):
                 stack.pop()
                 keys.pop()
                 continue
@@ -311,8 +317,9 @@ class _TreeBuilder:
 
 
 def _mark_of(event: yaml.Event) -> Mark:
-    start = cast("yaml.Mark", event.start_mark)  # optional in the stubs, always there when parsed
-    return Mark(start.line + 1, start.column + 1)
+    start = event.start_mark
+    # Optional in the stubs; every parsed event has one.
+    return Mark(1, 1) if start is None else Mark(start.line + 1, start.column + 1)
 
 
 class _TooDeepError(Exception):
