@@ -11,7 +11,9 @@ from headrace.codec._codec import (
     DecodeError,
     EncodeError,
     FoldedRecord,
+    LmdbStore,
     SchemaError,
+    StoreError,
 )
 
 __all__ = [
@@ -21,5 +23,7 @@ __all__ = [
     "DecodeError",
     "EncodeError",
     "FoldedRecord",
+    "LmdbStore",
     "SchemaError",
+    "StoreError",
 ]

@@ -23,6 +23,15 @@ class EncodeError(CodecError):
 class DecodeError(CodecError):
     """Stored bytes that are torn, foreign or damaged."""
 
+class StoreError(Exception):
+    """The embedded store cannot do what it was asked.
+
+    `code` is a stable upper-case word: STORE_MISSING, STORE_ALREADY_OPEN, STORE_UNREACHABLE,
+    STORE_LAYOUT, STORE_READ_ONLY, STORE_CLOSED, DISK_FULL, READERS_FULL, BAD_NAME, STORE_ENGINE.
+    """
+
+    code: str
+
 @final
 class Catalog:
     """One generation of the compiled registry, frozen: the only thing encode and decode accept."""
@@ -60,7 +69,12 @@ class Catalog:
     def decode_block(self, group: str, block: bytes) -> FoldedRecord:
         """Open a cache block (checks layout, CRC and schema); raises DecodeError."""
     def transcode(
-        self, group: str, cells: Sequence[bytes], fields: Sequence[str] | None, *, layout: Literal["rows", "objects"]
+        self,
+        group: str,
+        cells: Sequence[bytes],
+        fields: Sequence[str] | None,
+        *,
+        layout: Literal["rows", "objects"],
     ) -> bytes:
         """JSON text of whole-record cells: `[[1,"a"],…]` or `[{"level":1,"name":"a"},…]`.
 
@@ -171,11 +185,17 @@ def partition_key(catalog: Catalog, payload: bytes) -> bytes:
 
 @final
 class LmdbStore:
-    """The embedded online store: one handle per process, shared by reader, writer and catalog."""
+    """The embedded online store: one handle per process, shared by reader, writer and catalog.
+
+    Any number of processes read while one writes; a second writer waits for the first one's
+    transaction. Every method raises `StoreError`; damaged rows raise `DecodeError`. Not to be used
+    across `fork`.
+    """
 
     def __new__(
-        cls, path: str, *, map_size_bytes: int = ..., read_only: bool = False
-    ) -> LmdbStore: ...
+        cls, path: str, *, map_size_bytes: int | None = None, read_only: bool = False
+    ) -> LmdbStore:
+        """Open the store in folder `path`, made when missing; the map grows when it is full."""
     def apply(self, batch: CommandBatch, catalog: Catalog, *, now_ms: int) -> None:
         """Write a batch in one transaction; durable when this returns."""
     def fetch_object(
@@ -196,6 +216,8 @@ class LmdbStore:
         """Distinct key bytes of a group, for tools and checks."""
     def statistics(self) -> dict[str, int]:
         """map_size_bytes, used_bytes, entries, readers."""
+    def clear_stale_readers(self) -> int:
+        """Free the reader slots of processes that died; returns how many there were."""
     def close(self) -> None: ...
 
 FORMAT_VERSION: Final[int]

@@ -170,7 +170,7 @@ fn every_order_of_a_history_ends_in_the_state_of_the_model() {
         for (order, told) in orders.iter().enumerate() {
             let key = placed(number, order, &mutations[0]);
             let found = stored(&read, &key, &catalog);
-            assert_eq!(found, expected, "history {number}: {mutations:#?}\nas {:#?}", told);
+            assert_eq!(found, expected, "history {number}: {mutations:#?}\nas {told:#?}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod catalog;
 mod error;
+mod lmdb;
 mod record;
 
 /// The extension module `headrace.codec._codec`.
@@ -12,6 +13,8 @@ mod _codec {
     #[pymodule_export]
     use crate::error::{CodecError, DecodeError, EncodeError, SchemaError};
     #[pymodule_export]
+    use crate::lmdb::{LmdbStore, StoreError};
+    #[pymodule_export]
     use crate::record::FoldedRecord;
 
     #[pymodule_export]
@@ -19,6 +22,7 @@ mod _codec {
 
     #[pymodule_init]
     fn finish(module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
-        crate::error::declare_attributes(module.py())
+        crate::error::declare_attributes(module.py())?;
+        crate::lmdb::declare_attributes(module.py())
     }
 }
