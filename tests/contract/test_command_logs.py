@@ -6,13 +6,18 @@ A further adapter is one more entry of `LOGS`: a function that opens a log with 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
+from headrace.loadtest.servers import Server
 from headrace.sync.errors import CommitRefused
+from headrace.sync.logs.kafka import KafkaCommandLog
+from headrace.sync.logs.kafka_topics import create_topics
+from headrace.sync.logs.kafka_url import KafkaUrl
 from headrace.sync.logs.memory import MemoryCommandLog
 from headrace.sync.logs.sqlite import SqliteCommandLog
 from headrace.sync.ports import (
@@ -36,20 +41,33 @@ class Log(Protocol):
     async def close(self) -> None: ...
 
 
-def _memory(_folder: Path) -> Log:
+Open = Callable[[pytest.FixtureRequest, Path], Awaitable[Log]]
+
+
+async def _memory(_request: pytest.FixtureRequest, _folder: Path) -> Log:
     return MemoryCommandLog(partition_count=PARTITION_COUNT)
 
 
-def _sqlite(folder: Path) -> Log:
+async def _sqlite(_request: pytest.FixtureRequest, folder: Path) -> Log:
     return SqliteCommandLog(folder / "commands.db", partition_count=PARTITION_COUNT)
 
 
-LOGS: dict[str, Callable[[Path], Log]] = {"memory": _memory, "sqlite": _sqlite}
+async def _kafka(request: pytest.FixtureRequest, _folder: Path) -> Log:
+    server: Server = request.getfixturevalue("kafka_server")
+    prefix = f"contract-{uuid.uuid4().hex}"
+    url = KafkaUrl.parse(
+        f"kafka://{server.host}:{server.port}?prefix={prefix}&partitions={PARTITION_COUNT}"
+    )
+    await create_topics(url)
+    return KafkaCommandLog(url)
+
+
+LOGS: dict[str, Open] = {"memory": _memory, "sqlite": _sqlite, "kafka": _kafka}
 
 
 @pytest.fixture(params=list(LOGS.values()), ids=list(LOGS))
 async def log(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Log]:
-    opened: Log = request.param(tmp_path)
+    opened: Log = await request.param(request, tmp_path)
     yield opened
     await opened.close()
 

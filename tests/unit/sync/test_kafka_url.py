@@ -16,7 +16,7 @@ def test_the_shortest_url_takes_every_default() -> None:
 def test_topics_and_groups_carry_the_prefix() -> None:
     url = KafkaUrl.parse("kafka://a:1,b:2?prefix=shop")
     assert url.servers == "a:1,b:2"
-    assert url.topic("realtime") == "shop.commands.realtime"
+    assert url.topic("realtime") == "shop.realtime"
     assert url.dead_letter_topic == "shop.dead-letters"
     assert url.group("writer") == "shop.writer"
 

@@ -10,28 +10,36 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
-import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import CommitFailedError, KafkaError
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.structs import ConsumerRecord
 
 from headrace.sync.errors import CommitRefused, LogUnavailable
+from headrace.sync.logs.kafka_clients import REQUEST_LIMIT_MS, reason_of, stopped
+from headrace.sync.logs.kafka_dead_letters import KafkaDeadLetters
 from headrace.sync.logs.kafka_url import KafkaUrl
-from headrace.sync.ports import Coordinates, DeadLetter, LogRecord, Topic
+from headrace.sync.ports import (
+    BATCH_BYTES_MAX,
+    Coordinates,
+    LogRecord,
+    PartitionId,
+    Topic,
+)
+
+Part = TypeVar("Part", "KafkaProducer", "KafkaConsumer", "KafkaDeadLetters")
 
 APPEND_LIMIT_MS = 10_000
-CLOSE_LIMIT_MS = 2_000
-REQUEST_LIMIT_MS = 5_000
 LINGER_MS = 5
 BATCH_BYTES = 128 * 1024
 RECORD_BYTES_MAX = 4 * 1024 * 1024
 FETCH_BYTES_MAX = 16 * 1024 * 1024
 SESSION_LIMIT_MS = 10_000
 HEARTBEAT_MS = 1_000
+HEARTBEAT_WAIT_S = 0.01
 REBALANCE_LIMIT_MS = 30_000
 """How long a rebalance waits for a member that still has a batch in hand."""
 
@@ -41,18 +49,27 @@ class KafkaCommandLog:
 
     def __init__(self, url: KafkaUrl) -> None:
         self._url = url
+        self._opened: list[KafkaProducer | KafkaConsumer | KafkaDeadLetters] = []
 
     def producer(self) -> KafkaProducer:
         """A producer; it connects at its first append."""
-        return KafkaProducer(self._url)
+        return self._kept(KafkaProducer(self._url))
 
     def consumer(self, topic: Topic, group: str) -> KafkaConsumer:
         """A member of a consumer group on one topic; it connects at its first poll."""
-        return KafkaConsumer(self._url, topic=topic, group=group)
+        return self._kept(KafkaConsumer(self._url, topic=topic, group=group))
 
     def dead_letters(self) -> KafkaDeadLetters:
         """The dead-letter topic."""
-        return KafkaDeadLetters(self._url)
+        return self._kept(KafkaDeadLetters(self._url, KafkaProducer(self._url)))
+
+    async def close(self) -> None:
+        """Close everything that was handed out."""
+        await asyncio.gather(*(part.close() for part in self._opened))
+
+    def _kept(self, part: Part) -> Part:
+        self._opened.append(part)
+        return part
 
 
 class KafkaProducer:
@@ -68,8 +85,9 @@ class KafkaProducer:
     ) -> list[Coordinates]:
         """Append in order and wait until every record is acknowledged; raises `LogUnavailable`.
 
-        After `LogUnavailable` some of the records may still arrive: appending them again is
-        harmless, because commands are ordered by event time and repeat without effect.
+        Kafka has no all-or-nothing without transactions: after `LogUnavailable` some of the records
+        may still arrive. Appending them again is harmless, since commands are ordered by event time
+        and repeat without effect.
         """
         return await self.send(self._url.topic(topic), records)
 
@@ -84,7 +102,7 @@ class KafkaProducer:
             await self._discard()
             raise LogUnavailable(
                 f"Kafka at `{self._url.servers}` did not acknowledge {len(records)} records on "
-                f"`{topic}`: {_reason(error)}; nothing that was acknowledged is lost, send again"
+                f"`{topic}`: {reason_of(error)}; nothing that was acknowledged is lost, send again"
             ) from error
         return [Coordinates(topic, place.partition, place.offset) for place in stored]
 
@@ -112,7 +130,7 @@ class KafkaProducer:
     async def _discard(self) -> None:
         client, self._client = self._client, None
         if client is not None:
-            await _stopped(client.stop())
+            await stopped(client.stop())
 
 
 class KafkaConsumer:
@@ -126,47 +144,51 @@ class KafkaConsumer:
         self._admin: AIOKafkaAdminClient | None = None
         self._settled = asyncio.Event()
         self._settled.set()
+        self._turn = 0
 
-    async def poll(self, *, rows_max: int, wait_ms: int) -> list[LogRecord]:
+    async def poll(
+        self, *, rows_max: int, wait_ms: int, bytes_max: int = BATCH_BYTES_MAX
+    ) -> list[LogRecord]:
         """Records after the position. A batch is in hand until `commit` or the next poll."""
         self._settled.set()
         try:
             client = await self._started()
-            fetched = await client.getmany(timeout_ms=wait_ms, max_records=rows_max)
+            fetched = await self._fetch(client, rows_max, wait_ms)
         except (KafkaError, OSError) as error:
             raise self._unavailable("poll", error) from error
-        records = [
-            LogRecord(
-                coordinates=Coordinates(place.topic, place.partition, record.offset),
-                key=record.key or b"",
-                value=record.value or b"",
-                appended_at_ms=record.timestamp,
-            )
-            for place, batch in fetched.items()
-            for record in batch
-        ]
+        records = self._within(client, fetched, bytes_max)
         if records:
             self._settled.clear()
         return records
 
-    async def commit(self, offsets: Mapping[tuple[str, int], int]) -> None:
+    async def heartbeat(self) -> None:
+        """aiokafka keeps the membership alive by itself; this only makes sure that it has begun."""
+        await self._started()
+        await asyncio.sleep(HEARTBEAT_WAIT_S)
+
+    def assignment(self) -> frozenset[PartitionId]:
+        """Partitions that the group coordinator gave to this member."""
+        if self._client is None:
+            return frozenset()
+        return frozenset((place.topic, place.partition) for place in self._client.assignment())
+
+    async def commit(self, offsets: Mapping[PartitionId, int]) -> None:
         """Commit next offsets; raises `CommitRefused` when a rebalance took the partitions away."""
         client = await self._started()
+        held = self.assignment()
+        ours = {place: at for place, at in offsets.items() if place in held}
         try:
-            await client.commit(
-                {TopicPartition(topic, partition): at for (topic, partition), at in offsets.items()}
-            )
-        except CommitFailedError as error:
-            raise CommitRefused(
-                f"partitions of `{self._topic}` went to another worker before this one committed; "
-                "it will handle the same commands again, which changes nothing"
-            ) from error
+            await self._commit_forward(client, ours)
+        except (CommitFailedError, IllegalStateError) as error:
+            raise self._refused() from error
         except (KafkaError, OSError) as error:
             raise self._unavailable("commit", error) from error
         finally:
             self._settled.set()
+        if len(ours) < len(offsets):
+            raise self._refused()
 
-    async def committed(self, group: str) -> dict[tuple[str, int], int]:
+    async def committed(self, group: str) -> dict[PartitionId, int]:
         """Committed next offsets of any group of this prefix, by (topic, partition)."""
         try:
             admin = await self._administration()
@@ -181,7 +203,7 @@ class KafkaConsumer:
             if place.topic == self._topic and committed.offset >= 0
         }
 
-    async def lag(self) -> dict[tuple[str, int], int]:
+    async def lag(self) -> dict[PartitionId, int]:
         """Records between the committed offset and the end, for the partitions of this member."""
         client = await self._started()
         try:
@@ -203,9 +225,9 @@ class KafkaConsumer:
         client, self._client = self._client, None
         admin, self._admin = self._admin, None
         if client is not None:
-            await _stopped(client.stop())
+            await stopped(client.stop())
         if admin is not None:
-            await _stopped(admin.close())
+            await stopped(admin.close())
 
     async def _started(self) -> AIOKafkaConsumer:
         if self._client is None:
@@ -235,9 +257,70 @@ class KafkaConsumer:
             self._admin = admin
         return self._admin
 
+    async def _fetch(
+        self, client: AIOKafkaConsumer, rows_max: int, wait_ms: int
+    ) -> list[ConsumerRecord[bytes, bytes]]:
+        """Up to `rows_max` records, a fair share from each partition first.
+
+        aiokafka empties one partition's buffer before it looks at the next, so a busy partition
+        would keep the others waiting.
+        """
+        records: list[ConsumerRecord[bytes, bytes]] = []
+        places = sorted(client.assignment())
+        self._turn += 1
+        for position in range(len(places)):
+            place = places[(position + self._turn) % len(places)]
+            share = max(1, (rows_max - len(records)) // (len(places) - position))
+            if len(records) < rows_max:
+                batch = await client.getmany(place, timeout_ms=0, max_records=share)
+                records += batch.get(place, [])
+        if not records:
+            waited = await client.getmany(timeout_ms=wait_ms, max_records=rows_max)
+            records = [record for batch in waited.values() for record in batch]
+        return records
+
+    def _within(
+        self, client: AIOKafkaConsumer, fetched: list[ConsumerRecord[bytes, bytes]], bytes_max: int
+    ) -> list[LogRecord]:
+        """The first records up to `bytes_max`, one at least; the rest are fetched again later."""
+        taken: list[LogRecord] = []
+        left_bytes = bytes_max
+        returned: set[TopicPartition] = set()
+        for record in fetched:
+            value = record.value or b""
+            place = TopicPartition(record.topic, record.partition)
+            left_bytes -= len(value)
+            if (left_bytes < 0 and taken) or place in returned:
+                if place not in returned and place in client.assignment():
+                    client.seek(place, record.offset)
+                returned.add(place)
+                continue
+            at = Coordinates(record.topic, record.partition, record.offset)
+            taken.append(LogRecord(at, record.key or b"", value, record.timestamp))
+        return taken
+
+    async def _commit_forward(
+        self, client: AIOKafkaConsumer, offsets: Mapping[PartitionId, int]
+    ) -> None:
+        """Commit only what lies ahead of what was committed before."""
+        ahead = {}
+        for (topic, partition), at in offsets.items():
+            place = TopicPartition(topic, partition)
+            committed = await client.committed(place)
+            if committed is None or at > committed:
+                ahead[place] = at
+        if ahead:
+            await client.commit(ahead)
+
+    def _refused(self) -> CommitRefused:
+        return CommitRefused(
+            f"partitions of `{self._topic}` went to another member before this one committed; "
+            "its commands are handled again there, which changes nothing"
+        )
+
     def _unavailable(self, act: str, error: Exception) -> LogUnavailable:
         return LogUnavailable(
-            f"could not {act} on `{self._topic}` at `{self._url.servers}`: {_reason(error)}"
+            f"could not {act} on `{self._topic}` at `{self._url.servers}`: {reason_of(error)}"
         )
 
 
@@ -257,62 +340,3 @@ class _Drain(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
 
     def on_partitions_assigned(self, assigned: object) -> None:
         """Nothing to prepare: positions start at the committed offsets."""
-
-
-class KafkaDeadLetters:
-    """`DeadLetters`: one topic, each letter a JSON text whose bytes are base64."""
-
-    def __init__(self, url: KafkaUrl, *, clock_ms: Callable[[], int] | None = None) -> None:
-        self._url = url
-        self._producer = KafkaProducer(url)
-        self._clock_ms = clock_ms or (lambda: time.time_ns() // 1_000_000)
-
-    async def append(self, letters: Sequence[DeadLetter]) -> None:
-        """Durable when it returns."""
-        records = [(letter.key, msgspec.json.encode(letter)) for letter in letters]
-        await self._producer.send(self._url.dead_letter_topic, records)
-
-    async def read(self) -> AsyncIterator[tuple[Coordinates, DeadLetter]]:
-        """All letters that lie on the topic now, oldest first within a partition."""
-        client = AIOKafkaConsumer(
-            self._url.dead_letter_topic,
-            **self._url.client_options(),
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-        )
-        try:
-            await client.start()  # Without a group it is given every partition of the topic.
-            places = sorted(client.assignment())
-            ends = await client.end_offsets(places)
-            for place in places:
-                while await client.position(place) < ends[place]:
-                    fetched = await client.getmany(place, timeout_ms=REQUEST_LIMIT_MS)
-                    for record in fetched.get(place, []):
-                        at = Coordinates(place.topic, place.partition, record.offset)
-                        yield at, msgspec.json.decode(record.value or b"", type=DeadLetter)
-        except (KafkaError, OSError) as error:
-            raise LogUnavailable(
-                f"could not read dead letters at `{self._url.servers}`: {_reason(error)}"
-            ) from error
-        finally:
-            await _stopped(client.stop())
-
-    async def close(self) -> None:
-        """Close the producer behind it."""
-        await self._producer.close()
-
-
-async def _stopped(stopping: Coroutine[Any, Any, object]) -> None:
-    """Wait for a client to stop, within a limit and without caring how it ended.
-
-    In a task of its own: with the broker gone, aiokafka lets the cancellation of its inner tasks
-    escape from `stop`, which would look like a cancellation of ours.
-    """
-    task = asyncio.ensure_future(stopping)
-    await asyncio.wait({task}, timeout=CLOSE_LIMIT_MS / 1000)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-
-
-def _reason(error: BaseException) -> str:
-    return str(error) or type(error).__name__

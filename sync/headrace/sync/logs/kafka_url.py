@@ -7,6 +7,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 from aiokafka.helpers import create_ssl_context
+from headrace.registry.physical import topic_name
 
 from headrace.sync.ports import Topic
 
@@ -50,11 +51,11 @@ class KafkaUrl(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def dead_letter_topic(self) -> str:
         """Full name of the dead-letter topic."""
-        return f"{self.prefix}.dead-letters"
+        return topic_name(self.prefix, "dead-letters")
 
     def topic(self, topic: Topic) -> str:
         """Full name of a command topic."""
-        return f"{self.prefix}.commands.{topic}"
+        return topic_name(self.prefix, topic)
 
     def group(self, group: str) -> str:
         """Full name of a consumer group."""

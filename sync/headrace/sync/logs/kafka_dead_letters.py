@@ -1,0 +1,122 @@
+"""The dead-letter topic on Kafka: JSON letters with base64 bytes, and the mark of their replay.
+
+The mark is the committed offset of a consumer group of its own, so any Kafka tool can show it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from headrace.sync.errors import LogUnavailable
+from headrace.sync.logs.kafka_clients import REQUEST_LIMIT_MS, reason_of, stopped
+from headrace.sync.logs.kafka_url import KafkaUrl
+from headrace.sync.logs.partitions import REPLAY_GROUP
+from headrace.sync.ports import Coordinates, DeadLetter, PartitionId
+
+
+class Sender(Protocol):
+    """Appends to a topic by its full name."""
+
+    async def send(
+        self, topic: str, records: Sequence[tuple[bytes, bytes]]
+    ) -> list[Coordinates]: ...
+
+    async def close(self) -> None: ...
+
+
+class KafkaDeadLetters:
+    """`DeadLetters` on one topic."""
+
+    def __init__(self, url: KafkaUrl, sender: Sender) -> None:
+        self._url = url
+        self._sender = sender
+
+    async def append(self, letters: Sequence[DeadLetter]) -> None:
+        """Durable when it returns."""
+        records = [(letter.key, msgspec.json.encode(letter)) for letter in letters]
+        if records:
+            await self._sender.send(self._url.dead_letter_topic, records)
+
+    async def read(self) -> AsyncIterator[tuple[Coordinates, DeadLetter]]:
+        """All letters that lie on the topic now, oldest first within a partition."""
+        client = self._client(self._url.dead_letter_topic)
+        try:
+            await client.start()  # Without a group it is given every partition of the topic.
+            places = sorted(client.assignment())
+            ends = await client.end_offsets(places)
+            for place in places:
+                while await client.position(place) < ends[place]:
+                    fetched = await client.getmany(place, timeout_ms=REQUEST_LIMIT_MS)
+                    for record in fetched.get(place, []):
+                        at = Coordinates(place.topic, place.partition, record.offset)
+                        yield at, msgspec.json.decode(record.value or b"", type=DeadLetter)
+        except (KafkaError, OSError) as error:
+            raise self._unavailable("read dead letters", error) from error
+        finally:
+            await stopped(client.stop())
+
+    async def replayed(self) -> dict[PartitionId, int]:
+        """Next offsets to replay."""
+        client = self._client(group_id=self._url.group(REPLAY_GROUP))
+        try:
+            await client.start()
+            client.assign(await self._places())
+            marks = {}
+            for place in sorted(client.assignment()):
+                committed = await client.committed(place)
+                if committed is not None:
+                    marks[place.topic, place.partition] = committed
+        except (KafkaError, OSError) as error:
+            raise self._unavailable("read the replay mark", error) from error
+        finally:
+            await stopped(client.stop())
+        return marks
+
+    async def mark_replayed(self, offsets: Mapping[PartitionId, int]) -> None:
+        """Remember that everything before these offsets was replayed; never moves back."""
+        before = await self.replayed()
+        ahead = {
+            TopicPartition(*place): at for place, at in offsets.items() if at > before.get(place, 0)
+        }
+        if not ahead:
+            return
+        client = self._client(group_id=self._url.group(REPLAY_GROUP))
+        try:
+            await client.start()
+            client.assign(list(ahead))  # By hand: a mark needs no membership and no rebalance.
+            await client.commit(ahead)
+        except (KafkaError, OSError) as error:
+            raise self._unavailable("keep the replay mark", error) from error
+        finally:
+            await stopped(client.stop())
+
+    async def close(self) -> None:
+        """Close the producer behind it."""
+        await self._sender.close()
+
+    def _client(self, *topics: str, **options: Any) -> AIOKafkaConsumer:
+        return AIOKafkaConsumer(
+            *topics,
+            **self._url.client_options(),
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            request_timeout_ms=REQUEST_LIMIT_MS,
+            **options,
+        )
+
+    async def _places(self) -> list[TopicPartition]:
+        """Partitions of the topic: a client without a group is given them all."""
+        client = self._client(self._url.dead_letter_topic)
+        try:
+            await client.start()
+            return sorted(client.assignment())
+        finally:
+            await stopped(client.stop())
+
+    def _unavailable(self, act: str, error: Exception) -> LogUnavailable:
+        return LogUnavailable(f"could not {act} at `{self._url.servers}`: {reason_of(error)}")
