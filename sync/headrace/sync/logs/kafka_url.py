@@ -7,8 +7,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 from aiokafka.helpers import create_ssl_context
-from headrace.registry.physical import topic_name
 
+from headrace.registry.physical import topic_name
 from headrace.sync.ports import Topic
 
 Compression = Literal["lz4", "zstd", "none"]
