@@ -1,0 +1,93 @@
+"""The factory: ports and limits in, a Litestar application out."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import msgspec
+from litestar import Litestar, Request, Response
+from litestar.datastructures import State
+from litestar.di import Provide
+
+from headrace.gateway import openapi
+from headrace.gateway.commands import CommandIntake
+from headrace.gateway.edge import REQUEST_ID_KEY, Edge
+from headrace.gateway.errors import PROBLEM_TYPE, refusal_of
+from headrace.gateway.explain import Explainer
+from headrace.gateway.lane import Lane
+from headrace.gateway.limits import Limits
+from headrace.gateway.live_catalog import LiveCatalog
+from headrace.gateway.negotiation import RequestIds
+from headrace.gateway.ports import Clock, CommandAppender, ReadCall, RowInspector
+from headrace.gateway.read_path import ReadPath
+from headrace.gateway.release import program_version
+from headrace.gateway.routes import ROUTES, Gateway
+from headrace.gateway.telemetry import Exposition, GatewayCollector, Gauges, Telemetry
+
+logger = logging.getLogger(__name__)
+
+
+class Ports(msgspec.Struct, frozen=True, kw_only=True):
+    """What the application is plugged into."""
+
+    engine: ReadCall
+    live: LiveCatalog
+    clock: Clock
+    envelope_schema: str
+    """Avro schema (JSON text) of the Avro answer."""
+    appender: CommandAppender | None = None
+    inspector: RowInspector | None = None
+
+
+def create_app(ports: Ports, limits: Limits, request_ids: RequestIds | None = None) -> Litestar:
+    """Build the application; `app.state.lane` is what `LaneProtocol` looks for."""
+    telemetry = Telemetry()
+    reads = ReadPath(ports.engine, ports.live, ports.clock, telemetry)
+    lane = Lane(reads, limits, telemetry, request_ids or RequestIds())
+    gateway = Gateway(
+        live=ports.live,
+        reads=reads,
+        lane=lane,
+        commands=CommandIntake(ports.live, ports.appender, ports.clock),
+        explainer=Explainer(ports.live, ports.inspector, ports.clock),
+        exposition=Exposition(GatewayCollector(telemetry, _gauges(ports, lane))),
+        envelope_schema=ports.envelope_schema,
+    )
+    app = Litestar(
+        route_handlers=ROUTES,
+        dependencies={"gateway": Provide(lambda: gateway, sync_to_thread=False)},
+        exception_handlers={Exception: answer_with_problem},
+        openapi_config=openapi.config(program_version()),
+        request_max_body_size=limits.body_bytes_max,
+        logging_config=None,
+        state=State({"lane": lane, "gateway": gateway}),
+    )
+    app.asgi_handler = Edge(app.asgi_handler, lane, ports.live)
+    return app
+
+
+def answer_with_problem(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Any exception of any route as problem+json; what is our mistake is logged with its id."""
+    refusal = refusal_of(error, method=request.method, path=request.url.path)
+    if refusal.problem.status == 500:
+        request_id: bytes = request.scope["state"].get(REQUEST_ID_KEY, b"-")
+        logger.error("request %s failed", request_id.decode("ascii"), exc_info=error)
+    return Response(
+        refusal.body,
+        status_code=refusal.problem.status,
+        headers=dict(refusal.headers),
+        media_type=PROBLEM_TYPE,
+    )
+
+
+def _gauges(ports: Ports, lane: Lane) -> Gauges:
+    live = ports.live
+    return Gauges(
+        generation=lambda: live.generation,
+        catalog_rejected=lambda: live.rejected is not None,
+        draining=lambda: lane.draining,
+        held_bytes=lambda: lane.held_bytes,
+        connections=lambda: len(lane.connections),
+        engine_counters=ports.engine.counters,
+    )

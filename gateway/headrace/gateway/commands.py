@@ -1,0 +1,71 @@
+"""`POST /v1/commands`: check a list of commands, append the good ones, name the others."""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.gateway.errors import LogUnavailable, UnreadableRequest
+from headrace.gateway.live_catalog import LiveCatalog
+from headrace.gateway.ports import Clock, CommandAppender
+from headrace.gateway.wire import AppendedShape, CommandsShape, RefusedShape
+
+COMMANDS_MAX = 10_000
+"""Commands of one list; the body limit is usually met first."""
+
+_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+class CommandIntake:
+    """From HTTP to the log; refused commands go back, not to dead letters (semantics 17)."""
+
+    def __init__(self, live: LiveCatalog, appender: CommandAppender | None, clock: Clock) -> None:
+        self._live = live
+        self._appender = appender
+        self._clock = clock
+
+    async def take(self, body: bytes) -> CommandsShape:
+        """Durable on return. Raises `UnreadableRequest` and `LogUnavailable`."""
+        payloads = read_list(body)
+        if self._appender is None:
+            raise LogUnavailable("this gateway has no command log; set `commands` in its settings")
+        from headrace.codec._codec import encode_commands
+
+        catalog = self._live.catalog
+        batch = encode_commands(catalog, payloads, now_ms=self._clock())
+        accepted = [(index, key) for index, _, key, _ in batch.coordinates()]
+        places = await self._appender.append([(key, payloads[index]) for index, key in accepted])
+        return CommandsShape(
+            generation=catalog.generation,
+            appended=tuple(
+                AppendedShape(
+                    index=index, topic=place.topic, partition=place.partition, offset=place.offset
+                )
+                for (index, _), place in zip(accepted, places, strict=True)
+            ),
+            refused=tuple(
+                RefusedShape(
+                    index=rejection.index,
+                    code=rejection.code,
+                    detail=rejection.message,
+                    path=rejection.path,
+                    offset=rejection.offset,
+                )
+                for rejection in batch.rejections
+            ),
+        )
+
+
+def read_list(body: bytes) -> list[bytes]:
+    """The commands of a list, each as the caller's own bytes; raises `UnreadableRequest`."""
+    try:
+        body.decode("utf-8")
+        commands = _decode_list(body)
+    except UnicodeDecodeError as error:
+        raise UnreadableRequest(f"the body is not UTF-8 at byte {error.start}") from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise UnreadableRequest(f"expected a JSON list of commands: {error}") from None
+    if len(commands) > COMMANDS_MAX:
+        raise UnreadableRequest(
+            f"expected at most {COMMANDS_MAX} commands a request, got {len(commands)}"
+        )
+    return [bytes(command) for command in commands]

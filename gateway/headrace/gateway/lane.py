@@ -1,0 +1,488 @@
+"""The lane: `POST /v1/read` answered inside uvicorn's HTTP protocol, without a task or ASGI scope.
+
+The lane takes a request only when everything about it is usual: HTTP/1.1, a content length within
+the limit, JSON in, a media type we have out, a direct loopback caller, no earlier request of the
+connection unanswered and a caller that reads its answers. Whatever is not falls through to ASGI
+and Litestar, where the same path is an ordinary route that makes equal bytes. A lane request is
+answered before its last parser callback returns, so it can neither overtake an ASGI answer (it is
+not taken while one is due) nor be overtaken (nothing of it is ever due).
+
+`uvicorn_members` names all we rely on in uvicorn's protocol classes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from ipaddress import ip_address
+from typing import Any, cast
+
+import httptools
+from litestar import Litestar
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from headrace.gateway.errors import problem
+from headrace.gateway.limits import Limits
+from headrace.gateway.negotiation import RequestIds, accepted, is_json, kept_request_id
+from headrace.gateway.ports import ACCEPT_JSON, StaleCatalog
+from headrace.gateway.read_path import ReadPath
+from headrace.gateway.responses import problem_response
+from headrace.gateway.telemetry import Telemetry
+
+logger = logging.getLogger(__name__)
+
+READ_URL = b"/v1/read"
+
+# What is being received on a connection.
+BETWEEN = 0  # nothing
+HEAD = 1  # a request line or header fields
+LANE = 2  # the body of a request that the lane answers
+REST = 3  # the body of a request that ASGI answers
+ENDED = 4  # nothing more: whatever still comes is thrown away
+
+UNUSUAL = frozenset(
+    {b"forwarded", b"expect", b"upgrade", b"content-encoding", b"transfer-encoding", b"trailer"}
+)
+"""Header fields that send a request to ASGI; so does any that starts with `x-forwarded-`."""
+
+
+def uvicorn_members() -> dict[str, tuple[str, ...]]:
+    """Members of uvicorn that the lane reads, calls or overrides, by class.
+
+    A test holds the installed uvicorn against this list.
+    """
+    return {
+        "HttpToolsProtocol": (
+            "connection_made", "connection_lost", "eof_received", "data_received",
+            "on_message_begin", "on_url", "on_header", "on_headers_complete", "on_body",
+            "on_message_complete", "on_response_complete", "shutdown", "pause_writing",
+            "resume_writing", "_unset_keepalive_if_required",
+        ),
+        "HttpToolsProtocol()": (
+            "parser", "transport", "flow", "client", "url", "headers", "cycle", "pipeline",
+            "loop", "config", "server_state", "expect_100_continue", "timeout_keep_alive_task",
+        ),
+        "RequestResponseCycle()": ("response_complete", "keep_alive"),
+        "FlowControl()": (
+            "write_paused", "pause_reading", "resume_reading",
+        ),
+        "ServerState()": ("total_requests",),
+    }  # fmt: skip
+
+
+class Lane:
+    """What the connections of one process share: the read path, limits, counts and the timer."""
+
+    def __init__(
+        self, reads: ReadPath, limits: Limits, telemetry: Telemetry, request_ids: RequestIds
+    ) -> None:
+        self.reads = reads
+        self.limits = limits
+        self.telemetry = telemetry
+        self.request_ids = request_ids
+        self.draining = False
+        """Every answer ends its connection, and the process is not ready."""
+        self.sweep = 0
+        """Number of sweeps so far: the clock of all time limits."""
+        self.held_bytes = 0
+        """Unfinished bodies and unread answers of all connections."""
+        self.connections: set[LaneProtocol] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def overloaded(self) -> bool:
+        return self.held_bytes > self.limits.held_bytes_max
+
+    @property
+    def quiet(self) -> bool:
+        """Whether no caller was seen lately; while draining each answer ends its connection."""
+        return all(connection.quiet for connection in self.connections)
+
+    def enter(self, connection: LaneProtocol) -> None:
+        """Count a new connection; the timer runs while there is one."""
+        self.connections.add(connection)
+        if self._timer is None:
+            self._arm(connection.loop)
+
+    def leave(self, connection: LaneProtocol) -> None:
+        self.connections.discard(connection)
+
+    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = loop.call_later(self.limits.sweep_seconds, self._sweep, loop)
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        self.sweep += 1
+        for connection in tuple(self.connections):
+            connection.keep_time(self.sweep)
+        if self.connections:
+            self._arm(loop)
+
+
+class LaneProtocol(HttpToolsProtocol):
+    """One connection. The lane is found in the state of the Litestar application it serves."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._lane: Lane = cast("Litestar", config.app).state.lane
+        # uvicorn forgets its parser at the end of the connection; this one is never None before.
+        self._http: httptools.HttpRequestParser = self.parser  # pyright: ignore[reportAttributeAccessIssue]
+        self._asgi_used = False
+        self._stage = BETWEEN
+        self._since = self._lane.sweep
+        self._local = False
+        self._head_bytes = 0
+        self._chunk_bytes = 0
+        self._began = False
+        self._accept = ACCEPT_JSON
+        self._request_id: bytes | None = None
+        self._body: bytes | bytearray = b""
+        self._content_length = 0
+        self._held = 0
+        self._unread = 0
+        self._discarded = 0
+        self._last_words: bytes | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        super().connection_made(transport)
+        self._local = self.client is None or ip_address(self.client[0]).is_loopback
+        self._lane.enter(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stage = ENDED
+        self._release()
+        self._lane.held_bytes -= self._unread
+        self._unread = 0
+        self._lane.leave(self)
+        super().connection_lost(exc)
+        del self._http  # it holds us: a cycle the collector would have to find
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's never keeps one open
+        """A caller that only ended its own side still gets the answers that are due."""
+        if not self._answer_due() or self.transport.is_closing():
+            return False
+        self._stage = ENDED
+        self.cycle.keep_alive = False
+        return True
+
+    def data_received(self, data: bytes) -> None:
+        if self._stage == ENDED:
+            self._discard(len(data))
+            return
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
+        self._chunk_bytes = len(data)
+        self._began = False
+        try:
+            self._http.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._refuse(400, "UPGRADE_REFUSED", "this server speaks HTTP/1.1 only")
+        except httptools.HttpParserCallbackError as error:
+            self._callback_failed(error)
+        except httptools.HttpParserError:
+            self._refuse(400, "MALFORMED_HTTP", "the request is not well-formed HTTP/1.1")
+        if self._stage == HEAD and not self._began:
+            # A head that a whole chunk did not finish.
+            self._head_bytes += len(data)
+            if self._head_bytes > self._lane.limits.head_bytes_max:
+                self._refuse_head()
+
+    def on_message_begin(self) -> None:
+        if self._stage == ENDED:
+            return
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+        self._stage = HEAD
+        self._since = self._lane.sweep
+        self._head_bytes = 0
+        self._began = True
+
+    def on_url(self, url: bytes) -> None:
+        if self._stage != ENDED:
+            self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._stage != ENDED:
+            self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        if self._stage == ENDED or not self._head_within_limits():
+            return
+        if (
+            self.url == READ_URL
+            and self._local
+            and self._http.get_method() == b"POST"
+            and self._takes_headers()
+            and not self._answer_due()
+            and not self.flow.write_paused
+            and self._http.get_http_version() == "1.1"
+            and not self._lane.overloaded
+        ):
+            self._stage = LANE
+        else:
+            self._fall_through()
+
+    def on_body(self, body: bytes) -> None:
+        stage = self._stage
+        if stage == LANE:
+            if not self._body:
+                self._body = body
+                self._hold(len(body))
+            elif isinstance(self._body, bytearray):
+                self._body += body
+            else:
+                self._body = bytearray(self._body) + body
+        elif stage == REST:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        stage = self._stage
+        if stage == LANE:
+            self._stage = BETWEEN
+            self._since = self._lane.sweep
+            self._answer()
+        elif stage == REST:
+            self._stage = BETWEEN
+            self._since = self._lane.sweep
+            super().on_message_complete()
+            if len(self.pipeline) > self._lane.limits.queued_requests_max:
+                self._end_after_due()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._since = self._lane.sweep
+        if self._last_words is not None and not self._answer_due():
+            self._end(self._last_words)
+
+    def pause_writing(self) -> None:
+        """The caller does not read its answers: take no more requests from it until it does."""
+        super().pause_writing()
+        self.flow.pause_reading()
+        self._unread = self.transport.get_write_buffer_size()
+        self._lane.held_bytes += self._unread
+        self._since = self._lane.sweep
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._lane.held_bytes -= self._unread
+        self._unread = 0
+        self._since = self._lane.sweep
+        if not self.pipeline:
+            self.flow.resume_reading()
+
+    def shutdown(self) -> None:
+        """Called once by uvicorn: finish what is due or under way, then close."""
+        if self._answer_due():
+            self.cycle.keep_alive = False
+        elif self._stage == BETWEEN:
+            self.transport.close()
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing due, nothing under way, and nothing since the last sweep but one."""
+        return (
+            self._stage == BETWEEN and not self._answer_due() and self._lane.sweep - self._since > 1
+        )
+
+    def keep_time(self, sweep: int) -> None:
+        """Hold this connection against every time limit; called once a sweep."""
+        limits, age = self._lane.limits, sweep - self._since
+        if self.transport.is_closing():
+            return
+        if self.flow.write_paused:
+            self._keep_time_of_reader(age)
+        elif self._stage == ENDED:
+            if age >= limits.linger_sweeps and not self._answer_due():
+                self.transport.abort()
+        elif self._stage == BETWEEN:
+            if age >= limits.idle_sweeps and not self._answer_due():
+                self._cut("idle")
+                self.transport.close()
+        elif age >= limits.receive_sweeps:
+            self._cut("slow_sender")
+            if self._answer_due():
+                self.transport.abort()
+            else:
+                self._refuse(408, "REQUEST_TIMEOUT", "the request did not arrive in time")
+
+    def _takes_headers(self) -> bool:
+        """Whether the headers leave nothing for Litestar to decide; notes what the answer needs."""
+        self._accept = ACCEPT_JSON
+        self._request_id = None
+        length = -1
+        for name, value in self.headers:
+            if name == b"content-length":
+                length = int(value)
+            elif name == b"content-type":
+                if not is_json(value):
+                    return False
+            elif name == b"accept":
+                self._accept = accepted(value)
+                if self._accept < 0:
+                    return False
+            elif name == b"x-request-id":
+                self._request_id = kept_request_id(value)
+            elif name in UNUSUAL or name.startswith(b"x-forwarded-"):
+                return False
+        self._content_length = length
+        return 0 <= length <= self._lane.limits.body_bytes_max
+
+    def _answer(self) -> None:
+        lane = self._lane
+        body, self._body = bytes(self._body), b""
+        if self._held:
+            self._release()
+        keep_alive = self._http.should_keep_alive() and not lane.draining
+        try:
+            response = lane.reads.answer(
+                body,
+                self._accept,
+                self._request_id or lane.request_ids.make(),
+                keep_alive=keep_alive,
+            )
+        except Exception as error:
+            if not isinstance(error, StaleCatalog):
+                logger.debug("the lane hands a request over", exc_info=error)
+            self._hand_over(body)
+            return
+        lane.telemetry.lane_requests += 1
+        self.server_state.total_requests += 1
+        if keep_alive:
+            self.transport.write(response)
+        else:
+            self._end(response)
+
+    def _hand_over(self, body: bytes) -> None:
+        """Give a request whose body is already here to ASGI."""
+        self._fall_through()
+        super().on_body(body)
+        self._stage = BETWEEN
+        super().on_message_complete()
+
+    def _fall_through(self) -> None:
+        """Let uvicorn make its scope and start its cycle from what was parsed so far."""
+        url, headers = self.url, self.headers
+        super().on_message_begin()
+        self.url = url
+        self.headers.extend(headers)
+        self.expect_100_continue = any(
+            name == b"expect" and value.lower() == b"100-continue" for name, value in headers
+        )
+        self._stage = REST
+        super().on_headers_complete()
+        self._asgi_used = True
+        if self._lane.draining:
+            self.cycle.keep_alive = False
+
+    def _answer_due(self) -> bool:
+        """Whether ASGI still owes an answer on this connection."""
+        return self._asgi_used and (bool(self.pipeline) or not self.cycle.response_complete)
+
+    def _head_within_limits(self) -> bool:
+        limits = self._lane.limits
+        if len(self.url) > limits.target_bytes_max:
+            self._refuse(
+                414, "TARGET_TOO_LONG", f"the target exceeds {limits.target_bytes_max} bytes"
+            )
+            return False
+        if len(self.headers) > limits.headers_max or (
+            self._head_bytes + self._chunk_bytes > limits.head_bytes_max
+            and sum(len(name) + len(value) for name, value in self.headers) > limits.head_bytes_max
+        ):
+            self._refuse_head()
+            return False
+        return True
+
+    def _refuse_head(self) -> None:
+        limits = self._lane.limits
+        self._refuse(
+            431,
+            "HEADERS_TOO_LARGE",
+            f"expected at most {limits.headers_max} header fields and "
+            f"{limits.head_bytes_max} bytes of them",
+        )
+
+    def _callback_failed(self, error: httptools.HttpParserCallbackError) -> None:
+        cause = error.__context__
+        if isinstance(cause, UnicodeError | httptools.HttpParserError):
+            self._refuse(400, "MALFORMED_HTTP", "the request target is not a valid URL")
+            return
+        logger.error("a parser callback failed", exc_info=cause or error)
+        self._refuse(500, "INTERNAL", "the gateway failed; its log has the request id")
+
+    def _refuse(self, status: int, code: str, detail: str) -> None:
+        """Answer with a problem, after the answers that are due, and end the connection."""
+        if self._stage == ENDED:
+            return
+        response = problem_response(
+            problem(status, code, detail),
+            request_id=self._lane.request_ids.make(),
+            generation=self._lane.reads.generation_text,
+        )
+        self._lane.telemetry.count_request("protocol", status)
+        if self._answer_due():
+            self._last_words = response
+            self._stage = ENDED
+        else:
+            self._end(response)
+
+    def _end(self, response: bytes) -> None:
+        """Send the last answer and our end of the connection, then read until the caller's.
+
+        Closing at once would reset the connection while the caller still sends, and the reset
+        would take the answer with it.
+        """
+        self._stage = ENDED
+        self._since = self._lane.sweep
+        self._last_words = None
+        self._body = b""
+        self._release()
+        if self.transport.is_closing():
+            return
+        self.transport.write(response)
+        if not self.transport.can_write_eof():  # TLS has no half-closed state
+            self.transport.close()
+            return
+        self.transport.write_eof()
+        self.flow.resume_reading()
+
+    def _end_after_due(self) -> None:
+        self._stage = ENDED
+        self.cycle.keep_alive = False
+
+    def _discard(self, length: int) -> None:
+        self._discarded += length
+        if self._discarded > self._lane.limits.discarded_bytes_max:
+            self.transport.abort()
+
+    def _hold(self, received: int) -> None:
+        """Count a body that did not come in one piece, whole, until it is answered."""
+        if received < self._content_length:
+            self._held = self._content_length
+            self._lane.held_bytes += self._held
+
+    def _release(self) -> None:
+        self._lane.held_bytes -= self._held
+        self._held = 0
+
+    def _cut(self, reason: str) -> None:
+        self._lane.telemetry.count_cut(reason)
+
+    def _keep_time_of_reader(self, age: int) -> None:
+        left = self.transport.get_write_buffer_size()
+        if left < self._unread:
+            self._lane.held_bytes -= self._unread - left
+            self._unread = left
+            self._since = self._lane.sweep
+        elif age >= self._lane.limits.send_sweeps:
+            self._cut("slow_reader")
+            self.transport.abort()

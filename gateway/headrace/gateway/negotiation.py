@@ -1,0 +1,106 @@
+"""Which media type comes in, which goes out, and under which request id: semantics 15."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import secrets
+from typing import TypeVar
+
+from headrace.gateway.ports import ACCEPT_AVRO, ACCEPT_JSON
+
+JSON_TYPE = b"application/json"
+AVRO_TYPE = b"application/vnd.headrace.avro"
+
+OFFERS: dict[int, bytes] = {ACCEPT_JSON: JSON_TYPE, ACCEPT_AVRO: AVRO_TYPE}
+
+Meaning = TypeVar("Meaning")
+
+MEMO_ENTRIES_MAX = 256
+"""Header values whose meaning is remembered; a caller has one or two, so this is never reached."""
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}").fullmatch
+
+
+def is_json(content_type: bytes) -> bool:
+    """Whether a Content-Type is `application/json`, whatever its parameters."""
+    known = _content_types.get(content_type)
+    if known is None:
+        known = content_type.partition(b";")[0].strip().lower() == JSON_TYPE
+        _remember(_content_types, content_type, known)
+    return known
+
+
+def accepted(accept: bytes) -> int:
+    """The answer form an Accept header prefers, or -1 when it takes none that we have.
+
+    Ties go to JSON. The most specific range decides an offer's weight, and `q=0` rules it out
+    (RFC 9110, 12.5.1).
+    """
+    known = _accepts.get(accept)
+    if known is None:
+        known = _negotiate(accept)
+        _remember(_accepts, accept, known)
+    return known
+
+
+def kept_request_id(inbound: bytes) -> bytes | None:
+    """The caller's request id when it is safe to repeat, None otherwise."""
+    return inbound if _REQUEST_ID(inbound) else None
+
+
+class RequestIds:
+    """Makes request ids: unique by a random prefix per process, cheap by a counter."""
+
+    __slots__ = ("_numbers", "_prefix")
+
+    def __init__(self, prefix: str | None = None) -> None:
+        self._prefix = (prefix or secrets.token_hex(6)).encode()
+        self._numbers = itertools.count(1)
+
+    def make(self) -> bytes:
+        """The next id, such as `9f86d081884c-1a`."""
+        return b"%b-%x" % (self._prefix, next(self._numbers))
+
+
+_content_types: dict[bytes, bool] = {}
+_accepts: dict[bytes, int] = {}
+
+
+def _remember(memo: dict[bytes, Meaning], header: bytes, meaning: Meaning) -> None:
+    if len(memo) < MEMO_ENTRIES_MAX and len(header) <= 256:
+        memo[header] = meaning
+
+
+def _negotiate(accept: bytes) -> int:
+    ranges = [_range(part) for part in accept.lower().split(b",") if part.strip()]
+    if not ranges:
+        return ACCEPT_JSON
+    best, best_weight = -1, 0.0
+    for form, media_type in OFFERS.items():
+        weight = _weight(media_type, ranges)
+        if weight > best_weight:
+            best, best_weight = form, weight
+    return best
+
+
+def _range(part: bytes) -> tuple[bytes, float]:
+    media_type, *parameters = (piece.strip() for piece in part.split(b";"))
+    for parameter in parameters:
+        name, _, text = parameter.partition(b"=")
+        if name.strip() == b"q":
+            try:
+                weight = float(text)
+            except ValueError:
+                return media_type, 0.0
+            return media_type, weight if 0.0 <= weight <= 1.0 else 0.0
+    return media_type, 1.0
+
+
+def _weight(offer: bytes, ranges: list[tuple[bytes, float]]) -> float:
+    family = offer.partition(b"/")[0] + b"/*"
+    for pattern in (offer, family, b"*/*"):
+        weights = [weight for media_type, weight in ranges if media_type == pattern]
+        if weights:
+            return max(weights)
+    return 0.0

@@ -1,0 +1,34 @@
+"""Whole HTTP/1.1 responses as bytes, in the shape that the read engine writes them."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import msgspec
+
+from headrace.gateway.errors import PROBLEM_TYPE, Problem
+
+
+def problem_response(answer: Problem, *, request_id: bytes, generation: bytes) -> bytes:
+    """A problem that ends its connection."""
+    body = msgspec.json.encode(answer)
+    head = (
+        f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}\r\n"
+        f"content-type: {PROBLEM_TYPE}\r\n"
+        f"content-length: {len(body)}\r\n"
+        f"x-request-id: {request_id.decode('ascii')}\r\n"
+        f"headrace-generation: {generation.decode('ascii')}\r\n"
+        "connection: close\r\n\r\n"
+    )
+    return head.encode("ascii") + body
+
+
+def split_response(response: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Status, header fields and body of a whole response; its connection field is left out.
+
+    uvicorn writes that one itself, from what the caller asked for.
+    """
+    head, _, body = response.partition(b"\r\n\r\n")
+    first, *lines = head.split(b"\r\n")
+    fields = [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
+    return int(first[9:12]), [field for field in fields if field[0] != b"connection"], body

@@ -1,0 +1,149 @@
+"""The gateway as a running server: uvicorn with the lane, drained before it stops.
+
+Signals belong to whoever composes the process (`StopSignals`), because a process may hold other
+parts that must stop in their own order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import socket
+from collections.abc import Callable, Generator
+from ipaddress import ip_address
+from typing import Self, cast
+
+import uvicorn
+from litestar import Litestar
+
+from headrace.gateway.errors import GatewayError
+from headrace.gateway.lane import Lane, LaneProtocol
+
+STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+QUIET_POLL_SECONDS = 0.05
+
+
+class RefusedBind(GatewayError):
+    """The address would be reachable by callers that nothing authenticates (semantics 14)."""
+
+    code = "REFUSED_BIND"
+
+
+class AddressInUse(GatewayError):
+    code = "ADDRESS_IN_USE"
+
+
+def check_bind(host: str) -> None:
+    """Raise `RefusedBind` unless every address of `host` is a loopback one."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise RefusedBind(f"gateway.host `{host}` cannot be resolved: {error.strerror}") from None
+    addresses = {str(entry[4][0]).partition("%")[0] for entry in found}
+    if not all(ip_address(address).is_loopback for address in addresses):
+        raise RefusedBind(
+            f"gateway.host `{host}` is not a loopback address, and there is no `access.yaml` "
+            "to say who may call; bind 127.0.0.1, or declare principals first"
+        )
+
+
+def listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
+    """A bound socket, so that a taken port is one sentence before anything else starts."""
+    check_bind(host)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if reuse_port:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise AddressInUse(
+            f"cannot listen on `{host}:{port}`: {error.strerror}; set `gateway.port`"
+        ) from None
+    listener.set_inheritable(True)
+    return listener
+
+
+class GatewayServer(uvicorn.Server):
+    """uvicorn's server with our drain; leaves signals to the composition."""
+
+    def __init__(self, app: Litestar) -> None:
+        self.lane = cast("Lane", app.state.lane)
+        limits = self.lane.limits
+        config = uvicorn.Config(
+            app,
+            http=LaneProtocol,
+            loop="none",  # whoever runs us chose the loop
+            ws="none",
+            lifespan="on",
+            access_log=False,
+            log_config=None,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=int(limits.idle_sweeps * limits.sweep_seconds) or 1,
+            timeout_graceful_shutdown=limits.drain_finish_seconds,
+        )
+        super().__init__(config)
+
+    def stop(self) -> None:
+        """Unready at once; the drain starts within 0.1 s."""
+        self.lane.draining = True
+        self.should_exit = True
+
+    async def serve_on(self, listener: socket.socket) -> None:
+        """Serve until `stop`, then drain. The listener is closed on return."""
+        await self.serve(sockets=[listener])
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then take what was built so far out of the collector's sight."""
+        await super().startup(sockets)
+        gc.collect()
+        gc.freeze()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept a little longer, ending each connection with its answer; then finish and close."""
+        self.lane.draining = True
+        limits, loop = self.lane.limits, asyncio.get_running_loop()
+        await asyncio.sleep(limits.drain_notice_seconds)
+        deadline = loop.time() + limits.drain_quiet_seconds
+        while loop.time() < deadline and not self.lane.quiet:  # noqa: ASYNC110 - nothing signals quiet
+            await asyncio.sleep(QUIET_POLL_SECONDS)
+        await super().shutdown(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Nothing: uvicorn's own would raise the signal again after the drain."""
+        yield
+
+
+class StopSignals:
+    """Calls `stop` at the first SIGTERM or SIGINT; the second kills the process at once."""
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        self._stop = stop
+        self._seen = False
+
+    def __enter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        for number in STOPPING_SIGNALS:
+            loop.add_signal_handler(number, self._receive, number)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        loop = asyncio.get_running_loop()
+        for number in STOPPING_SIGNALS:
+            loop.remove_signal_handler(number)
+
+    def _receive(self, number: signal.Signals) -> None:
+        if not self._seen:
+            self._seen = True
+            self._stop()
+            return
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)

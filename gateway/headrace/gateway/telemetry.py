@@ -1,0 +1,177 @@
+"""Metrics: own counters on the hot path, read out by a collector when Prometheus asks."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+BOUNDS_NS = (
+    10_000, 20_000, 50_000, 100_000, 200_000, 500_000,
+    1_000_000, 2_000_000, 5_000_000, 10_000_000, 25_000_000, 100_000_000,
+)  # fmt: skip
+"""Upper bounds of the read histogram, in nanoseconds."""
+
+NANOSECONDS = 1_000_000_000
+
+
+class Telemetry:
+    """Counts of one gateway process. Plain attributes: only the event loop's thread writes them."""
+
+    __slots__ = (
+        "_requests",
+        "bucket_counts",
+        "connections_cut",
+        "lane_requests",
+        "read_ns_total",
+        "read_statuses",
+        "stale_reads",
+    )
+
+    def __init__(self) -> None:
+        self.bucket_counts = [0] * (len(BOUNDS_NS) + 1)
+        self.read_ns_total = 0
+        self.read_statuses: dict[bytes, int] = {}
+        self.lane_requests = 0
+        self.stale_reads = 0
+        self.connections_cut: dict[str, int] = {}
+        self._requests: dict[tuple[str, int], int] = {}
+
+    def observe_read(self, elapsed_ns: int, status: bytes) -> None:
+        """One engine call: its time and the three digits of its status."""
+        self.bucket_counts[bisect_left(BOUNDS_NS, elapsed_ns)] += 1
+        self.read_ns_total += elapsed_ns
+        statuses = self.read_statuses
+        statuses[status] = statuses.get(status, 0) + 1
+
+    def count_request(self, route: str, status: int) -> None:
+        """One request that went through ASGI, by route template and status."""
+        counted = self._requests
+        counted[route, status] = counted.get((route, status), 0) + 1
+
+    def count_cut(self, reason: str) -> None:
+        """One connection ended by a limit."""
+        self.connections_cut[reason] = self.connections_cut.get(reason, 0) + 1
+
+    def requests(self) -> dict[tuple[str, int], int]:
+        return dict(self._requests)
+
+
+class Gauges:
+    """What the collector asks for at scrape time; set once by the application."""
+
+    def __init__(
+        self,
+        *,
+        generation: Callable[[], int],
+        catalog_rejected: Callable[[], bool],
+        draining: Callable[[], bool],
+        held_bytes: Callable[[], int],
+        connections: Callable[[], int],
+        engine_counters: Callable[[], dict[str, int]],
+    ) -> None:
+        self.generation = generation
+        self.catalog_rejected = catalog_rejected
+        self.draining = draining
+        self.held_bytes = held_bytes
+        self.connections = connections
+        self.engine_counters = engine_counters
+
+
+class GatewayCollector(Collector):
+    """Turns the counts into metric families, once per scrape."""
+
+    def __init__(self, telemetry: Telemetry, gauges: Gauges) -> None:
+        self._telemetry = telemetry
+        self._gauges = gauges
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._request_families()
+        yield from self._gauge_families()
+        yield from self._engine_families()
+
+    def _request_families(self) -> Iterator[Metric]:
+        counts = self._telemetry
+        requests = CounterMetricFamily(
+            "headrace_http_requests", "Requests by route and status.", labels=["route", "status"]
+        )
+        for (route, status), number in sorted(counts.requests().items()):
+            requests.add_metric([route, str(status)], number)
+        yield requests
+        reads = CounterMetricFamily(
+            "headrace_reads", "Engine reads by response status.", labels=["status"]
+        )
+        for code, number in sorted(counts.read_statuses.items()):
+            reads.add_metric([code.decode("ascii", "replace")], number)
+        yield reads
+        yield _histogram(counts)
+        yield CounterMetricFamily(
+            "headrace_lane_requests", "Reads answered by the lane.", value=counts.lane_requests
+        )
+        yield CounterMetricFamily(
+            "headrace_stale_reads", "Reads that met a newer catalog.", value=counts.stale_reads
+        )
+        cut = CounterMetricFamily(
+            "headrace_connections_cut", "Connections ended by a limit.", labels=["reason"]
+        )
+        for reason, number in sorted(counts.connections_cut.items()):
+            cut.add_metric([reason], number)
+        yield cut
+
+    def _gauge_families(self) -> Iterator[Metric]:
+        gauges = self._gauges
+        for name, text, value in (
+            ("headrace_catalog_generation", "Catalog generation in force.", gauges.generation()),
+            (
+                "headrace_catalog_rejected",
+                "1 while a newer catalog cannot be loaded.",
+                gauges.catalog_rejected(),
+            ),
+            ("headrace_draining", "1 while shutting down.", gauges.draining()),
+            ("headrace_held_bytes", "Unfinished bodies and unread answers.", gauges.held_bytes()),
+            ("headrace_connections", "Open connections.", gauges.connections()),
+        ):
+            yield GaugeMetricFamily(name, text, value=float(value))
+
+    def _engine_families(self) -> Iterator[Metric]:
+        engine = CounterMetricFamily(
+            "headrace_engine", "Totals of the read engine, by name.", labels=["counter"]
+        )
+        for name, number in sorted(self._gauges.engine_counters().items()):
+            engine.add_metric([name], number)
+        yield engine
+
+
+class Exposition:
+    """The registry of one application and its text."""
+
+    def __init__(self, collector: Collector) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(collector)
+
+    def text(self) -> bytes:
+        """Prometheus text format."""
+        return generate_latest(self._registry)
+
+
+def _histogram(counts: Telemetry) -> Metric:
+    running = 0
+    buckets: list[tuple[str, float]] = []
+    for index, number in enumerate(counts.bucket_counts):
+        running += number
+        bound = str(BOUNDS_NS[index] / NANOSECONDS) if index < len(BOUNDS_NS) else "+Inf"
+        buckets.append((bound, running))
+    return HistogramMetricFamily(
+        "headrace_read_seconds",
+        "Time of one engine read, from body bytes to response bytes.",
+        buckets=buckets,
+        sum_value=counts.read_ns_total / NANOSECONDS,
+    )

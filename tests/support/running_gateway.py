@@ -1,0 +1,318 @@
+"""A gateway on a free loopback port in this event loop, and raw sockets to talk to it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import msgspec
+from litestar import Litestar
+
+from headrace.codec import Catalog
+from headrace.gateway.app import Ports, create_app
+from headrace.gateway.lane import Lane
+from headrace.gateway.limits import Limits
+from headrace.gateway.live_catalog import LiveCatalog
+from headrace.gateway.ports import Appended, StaleCatalog
+from headrace.gateway.serve import GatewayServer, listen
+from headrace.registry.catalog import (
+    CatalogDocument,
+    Group,
+    KeyField,
+    Schema,
+    Service,
+    ServiceRead,
+    ValueField,
+    encode_document,
+)
+
+NOW_MS = 1_700_000_000_000
+GROUP_NAME = "live::host-stat-v1"
+HISTORY_NAME = "live::host-history"
+SERVICE_NAME = "room-ranker-v1"
+
+
+def document(generation: int = 3) -> CatalogDocument:
+    """One Object, one History and one service over both."""
+    fields = (
+        ValueField(id=1, name="level", type="Long", default=0),
+        ValueField(id=2, name="country_code", type="Text", default="XX"),
+    )
+    return CatalogDocument(
+        generation=generation,
+        published_at_ms=NOW_MS,
+        groups=(
+            Group(
+                id=1,
+                name=GROUP_NAME,
+                feature_type="Object",
+                owner="shawn.s",
+                keys=(KeyField(name="user_id", type="Long"),),
+                schemas=(Schema(ordinal=1, fields=fields),),
+                max_age_ms=7_200_000,
+            ),
+            Group(
+                id=2,
+                name=HISTORY_NAME,
+                feature_type="History",
+                owner="shawn.s",
+                keys=(KeyField(name="user_id", type="Long"),),
+                schemas=(Schema(ordinal=1, fields=fields),),
+            ),
+        ),
+        services=(
+            Service(
+                name=SERVICE_NAME,
+                owner="shawn.s",
+                reads=(
+                    ServiceRead(feature_group=GROUP_NAME, keys={"user_id": "user_id"}),
+                    ServiceRead(
+                        feature_group=HISTORY_NAME,
+                        keys={"user_id": "peer_user_id"},
+                        alias="peer",
+                        limit=5,
+                    ),
+                ),
+            ),
+        ),
+        next_group_id=3,
+    )
+
+
+@dataclass
+class TinyEngine:
+    """Answers any body in the engine's response shape: what it read is what it says.
+
+    `size` in a JSON body asks for an answer of that many bytes, `stale` for as many `StaleCatalog`.
+    """
+
+    bodies: list[bytes] = field(default_factory=list)
+    installed: list[int] = field(default_factory=list)
+    stale_left: int = 0
+    fails: bool = False
+
+    def install(self, catalog: Catalog) -> None:
+        self.installed.append(catalog.generation)
+
+    def read(
+        self, body: bytes, *, accept: int, now_ms: int, request_id: bytes, keep_alive: bool
+    ) -> bytes:
+        self.bodies.append(body)
+        if self.fails:
+            raise OSError("the store is gone")
+        if self.stale_left:
+            self.stale_left -= 1
+            raise StaleCatalog
+        asked = json.loads(body) if body[:1] == b"{" else {}
+        answer = json.dumps(
+            {"length": len(body), "n": asked.get("n"), "accept": accept, "now_ms": now_ms}
+        ).encode()
+        answer = answer.ljust(int(asked.get("size", 0)))
+        generation = self.installed[-1] if self.installed else 0
+        return (
+            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
+            b"x-request-id: %b\r\nheadrace-generation: %d\r\n%b\r\n%b"
+            % (
+                len(answer),
+                request_id,
+                generation,
+                b"" if keep_alive else b"connection: close\r\n",
+                answer,
+            )
+        )
+
+    def counters(self) -> dict[str, int]:
+        return {"requests": len(self.bodies)}
+
+
+@dataclass
+class ListAppender:
+    """A command log in memory; `broken` makes it unreachable."""
+
+    records: list[tuple[bytes, bytes]] = field(default_factory=list)
+    broken: Exception | None = None
+
+    async def append(self, records: Sequence[tuple[bytes, bytes]]) -> Sequence[Appended]:
+        if self.broken is not None:
+            raise self.broken
+        first = len(self.records)
+        self.records.extend(records)
+        return [Appended("realtime", 0, first + index) for index in range(len(records))]
+
+
+@dataclass
+class Running:
+    """A live gateway and the parts a test looks into."""
+
+    port: int
+    app: Litestar
+    engine: TinyEngine
+    live: LiveCatalog
+    server: GatewayServer
+    connections: list[Connection] = field(default_factory=list)
+
+    @property
+    def lane(self) -> Lane:
+        lane: Lane = self.app.state.lane
+        return lane
+
+    async def connect(self, receive_buffer_bytes: int | None = None) -> Connection:
+        """A raw connection; a small receive buffer makes a caller that is slow to read."""
+        client = socket.socket()
+        client.setblocking(False)
+        if receive_buffer_bytes is not None:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+        await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", self.port))
+        reader, writer = await asyncio.open_connection(sock=client, limit=2**24)
+        connection = Connection(reader, writer)
+        self.connections.append(connection)
+        return connection
+
+
+@dataclass
+class Answer:
+    """One parsed HTTP answer and its bytes."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    raw: bytes
+
+    def json(self) -> dict[str, object]:
+        parsed: dict[str, object] = json.loads(self.body)
+        return parsed
+
+
+@dataclass
+class Connection:
+    """A raw client connection that reads whole answers."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    def send(self, *requests: bytes) -> None:
+        self.writer.write(b"".join(requests))
+
+    async def answer(self) -> Answer:
+        """The next answer, of known length or chunked."""
+        async with asyncio.timeout(10):
+            head = await self.reader.readuntil(b"\r\n\r\n")
+            lines = head.decode("latin-1").split("\r\n")
+            headers = {
+                name.lower(): value
+                for name, _, value in (line.partition(": ") for line in lines[1:] if line)
+            }
+            if headers.get("transfer-encoding") == "chunked":
+                body = await self._chunks()
+            else:
+                body = await self.reader.readexactly(int(headers.get("content-length", "0")))
+            return Answer(int(lines[0].split(" ")[1]), headers, body, head + body)
+
+    async def _chunks(self) -> bytes:
+        body = b""
+        while size := int(await self.reader.readuntil(b"\r\n"), 16):
+            body += (await self.reader.readexactly(size + 2))[:-2]
+        await self.reader.readexactly(2)
+        return body
+
+    async def exchange(self, *requests: bytes) -> Answer:
+        self.send(*requests)
+        return await self.answer()
+
+    async def ended(self) -> bytes:
+        """Everything until the server's end of the connection."""
+        async with asyncio.timeout(10):
+            try:
+                return await self.reader.read()
+            except ConnectionResetError:
+                return b""
+
+    def close(self) -> None:
+        self.writer.close()
+
+    def abort(self) -> None:
+        self.writer.transport.abort()
+
+
+def post(
+    body: bytes,
+    *headers: str,
+    path: str = "/v1/read",
+    version: str = "1.1",
+    content_type: str | None = "application/json",
+) -> bytes:
+    """A POST as a plain client writes it."""
+    lines = [f"POST {path} HTTP/{version}", "host: gateway", f"content-length: {len(body)}"]
+    if content_type is not None:
+        lines.append(f"content-type: {content_type}")
+    return ("\r\n".join([*lines, *headers]) + "\r\n\r\n").encode("latin-1") + body
+
+
+def get(path: str, *headers: str) -> bytes:
+    """A GET as a plain client writes it."""
+    lines = [f"GET {path} HTTP/1.1", "host: gateway", *headers]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def make_app(
+    engine: TinyEngine,
+    live: LiveCatalog,
+    *,
+    bounds: Limits | None = None,
+    appender: ListAppender | None = None,
+) -> Litestar:
+    """An application with a catalog in force."""
+    compiled = document()
+    catalog = Catalog(encode_document(compiled))
+    engine.install(catalog)
+    live.install(catalog, compiled)
+    ports = Ports(
+        engine=engine,
+        live=live,
+        clock=lambda: NOW_MS,
+        envelope_schema='{"type":"record","name":"ReadResponse","fields":[]}',
+        appender=appender or ListAppender(),
+    )
+    return create_app(ports, bounds or limits())
+
+
+@asynccontextmanager
+async def running(
+    bounds: Limits | None = None,
+    *,
+    live: LiveCatalog | None = None,
+    appender: ListAppender | None = None,
+) -> AsyncGenerator[Running]:
+    """Serve on a free loopback port; stopped and drained at the end."""
+    engine, live = TinyEngine(), live or LiveCatalog()
+    app = make_app(engine, live, bounds=bounds, appender=appender)
+    server = GatewayServer(app)
+    listener = listen("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    task = asyncio.create_task(server.serve_on(listener))
+    await until(lambda: server.started or task.done())
+    gateway = Running(port, app, engine, live, server)
+    try:
+        yield gateway
+    finally:
+        for connection in gateway.connections:
+            connection.abort()
+        server.stop()
+        await task
+
+
+def limits(**changes: float) -> Limits:
+    """The limits of the product with changes, and a drain that waits for nobody."""
+    at_once = {"drain_notice_seconds": 0.0, "drain_quiet_seconds": 0.0}
+    return msgspec.convert({**at_once, **changes}, Limits)
+
+
+async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Wait for a condition of this event loop."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - any condition at all
+            await asyncio.sleep(0.002)
