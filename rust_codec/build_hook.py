@@ -26,9 +26,9 @@ class CodecBuildHook(BuildHookInterface[Any]):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if shutil.which("cargo") is None and os.environ.get("MATURIN_NO_INSTALL_RUST"):
             raise SystemExit(
-                "headrace: building the codec needs Rust (cargo) 1.88 or newer, and none is on PATH. "
-                "Install it from your distribution or from rustup, or unset MATURIN_NO_INSTALL_RUST "
-                "to let the build fetch a toolchain by itself."
+                "headrace: building the codec needs Rust (cargo) 1.88 or newer, and none is on "
+                "PATH. Install it from your distribution or with rustup, or unset "
+                "MATURIN_NO_INSTALL_RUST to let the build fetch a toolchain by itself."
             )
         crate = pathlib.Path(self.root, "rust_codec")
         with tempfile.TemporaryDirectory() as out, contextlib.chdir(crate):
