@@ -321,6 +321,10 @@ impl SchemaText {
             .map(|text| {
                 let field_type =
                     FieldType::parse(&text.field_type).map_err(|error| error.under(&text.name))?;
+                if text.default.is_null() && !text.nullable {
+                    let message = "a field that is not nullable needs a default";
+                    return Err(Error::new(Kind::Schema, message).under(&text.name));
+                }
                 Ok(Field {
                     id: text.id,
                     name: text.name,

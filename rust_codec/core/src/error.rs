@@ -31,6 +31,8 @@ pub enum Kind {
     Method,
     /// No `_last_updated_at_ms`, or one that is no integer.
     NoEventTime,
+    /// An UPDATE or APPEND that names no value field.
+    NoValues,
     /// The event time lies too far ahead.
     FutureEventTime,
     /// A named limit of `format` is exceeded.
@@ -62,6 +64,7 @@ impl Kind {
             Self::Key => "BAD_KEY",
             Self::Method => "BAD_METHOD",
             Self::NoEventTime => "NO_EVENT_TIME",
+            Self::NoValues => "NO_VALUES",
             Self::FutureEventTime => "FUTURE_EVENT_TIME",
             Self::TooLarge => "TOO_LARGE",
             Self::Corrupt => "CORRUPT",

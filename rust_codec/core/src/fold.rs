@@ -10,7 +10,7 @@ use crate::catalog::Group;
 use crate::cell::Cell;
 use crate::cursor::{Cursor, write_varint};
 use crate::decode::{Sink, decode_field, skip_field, starts_with_null};
-use crate::default::encode_default;
+use crate::encode::encode_default;
 use crate::error::{Error, Kind, Result};
 use crate::resolve::{FieldReading, Promotion};
 use crate::schema::{Field, RecordSchema};

@@ -43,6 +43,26 @@
 //! | 30 | 2 | event count, u16 |
 //! | 32 | … | per event, newest first: event time i64 ms, length u32, Avro single-object record |
 //!
+//! # Content digest (semantics 1 and 5)
+//!
+//! XXH3-64 of the named fields, ascending by field id, each as id u16 and then its canonical value:
+//!
+//! | type | tag u8 | then |
+//! | --- | --- | --- |
+//! | null | 0 | nothing |
+//! | Boolean | 1 | 0 or 1, u8 |
+//! | Integer, Long | 2 | i64 |
+//! | Float, Double | 3 | f64 bits; a Float is the double nearest to its shortest decimal form (of two, the one with the even last digit), so that `0.1` digests alike before and after Float becomes Double |
+//! | Text, Bytes | 4, 5 | length u32, bytes |
+//! | Date, Timestamp | 6, 7 | i64 days, i64 microseconds |
+//! | `List<T>` | 8 | item count u32, then each item with its tag |
+//! | `Vector<N>` | 9 | item count u32, then each f32 |
+//!
+//! # Bulk command
+//!
+//! Avro single-object encoding of [`BULK_COMMAND_SCHEMA`]. `key` is key bytes as above, `record` the
+//! single-object encoding of one of the group's record schemas (null for a DELETE).
+//!
 //! # Avro schemas (semantics 6)
 //!
 //! A record schema has the group's value fields in schema order, name `hakuna_host_stat_v1` and
@@ -69,6 +89,18 @@ pub const BLOCK_ABSENT: u8 = 0b0000_0001;
 /// Block flag: a History.
 pub const BLOCK_HISTORY: u8 = 0b0000_0010;
 
+/// The Avro schema of a bulk command.
+pub const BULK_COMMAND_SCHEMA: &str = concat!(
+    r#"{"type":"record","name":"BulkCommand","namespace":"headrace","fields":["#,
+    r#"{"name":"feature_name","type":"string"},"#,
+    r#"{"name":"method","type":{"type":"enum","name":"Method","symbols":["UPDATE","APPEND","DELETE"]}},"#,
+    r#"{"name":"key","type":"bytes"},"#,
+    r#"{"name":"event_time_ms","type":"long"},"#,
+    r#"{"name":"record","type":["null","bytes"]}]}"#,
+);
+/// CRC-64-AVRO of the canonical form of [`BULK_COMMAND_SCHEMA`].
+pub const BULK_COMMAND_FINGERPRINT: u64 = 0x8C62_FEED_C17C_2ADE;
+
 /// Longest key, all fields and the group id together.
 pub const KEY_BYTES_MAX: usize = 480;
 /// Deepest nesting of JSON that is read.
@@ -85,6 +117,12 @@ pub const RECORD_BYTES_MAX: usize = 4 << 20;
 pub const COMMAND_BYTES_MAX: usize = 4 << 20;
 /// Longest `Vector<N>`.
 pub const VECTOR_ITEMS_MAX: usize = 16_384;
+/// 0001-01-01 in days since 1970-01-01: the first Date and the first day of a Timestamp.
+pub const DATE_MIN_DAYS: i64 = -719_162;
+/// 9999-12-31 in days since 1970-01-01: the last Date and the last day of a Timestamp.
+pub const DATE_MAX_DAYS: i64 = 2_932_896;
+/// Microseconds of a day.
+pub const DAY_MICROS: i64 = 86_400_000_000;
 /// How far ahead an event time may lie.
 pub const FUTURE_EVENT_TIME_MAX_MS: i64 = 5 * 60 * 1000;
 /// Latest event time that a write timestamp can hold (9999-12-31T23:59:59.999Z).

@@ -138,6 +138,19 @@ impl<'a> Reader<'a> {
         self.quoted()
     }
 
+    /// Takes a string that holds no escapes; None, and nothing taken, when it holds some.
+    #[inline]
+    pub fn plain_string(&mut self) -> Result<Option<&'a str>> {
+        self.expect(Token::String)?;
+        let start = self.rest;
+        let body = self.string_body()?;
+        if body.escaped {
+            self.rest = start;
+            return Ok(None);
+        }
+        Ok(Some(body.raw))
+    }
+
     /// Takes a string and appends its UTF-8, without allocating a string for escapes.
     pub fn string_into(&mut self, out: &mut Vec<u8>) -> Result<()> {
         self.expect(Token::String)?;

@@ -6,7 +6,7 @@ use crate::catalog::{Catalog, Group, KeyField};
 use crate::cursor::Cursor;
 use crate::error::{Error, Kind, Result};
 use crate::format::KEY_BYTES_MAX;
-use crate::json::Reader;
+use crate::json::{Reader, Token};
 use crate::schema::Scalar;
 
 /// XXH3-64 of key bytes: what a block carries to prove whose it is.
@@ -88,22 +88,22 @@ impl<'g> KeyWriter<'g> {
 
 /// Appends the bytes of one key field (without group id) from the JSON value that comes next.
 pub fn write_json(field: &KeyField, reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<()> {
-    reader.peek()?;
+    let found = reader.peek()?;
     let offset = reader.offset();
-    let wrong = |error: Error| match error.kind {
-        Kind::WrongType | Kind::OutOfRange => {
-            let found = format!("a {} was expected: {}", field.scalar.name(), error.message);
-            Error::new(Kind::Key, found).at(offset)
-        }
-        _ => error,
-    };
-    if field.scalar == Scalar::Text {
-        let text = reader.string().map_err(wrong)?;
-        write_text(field, &text, out).map_err(|error| error.at(offset))
-    } else {
-        let value = reader.integer().map_err(wrong)?;
-        write_integer(field, value, out).map_err(|error| error.at(offset))
+    let wanted = if field.scalar == Scalar::Text { Token::String } else { Token::Number };
+    if found != wanted {
+        let message = format!("a {} was expected, got {}", field.scalar.name(), found.name());
+        return Err(Error::new(Kind::Key, message).at(offset));
     }
+    if field.scalar == Scalar::Text {
+        let text = reader.string()?;
+        return write_text(field, &text, out).map_err(|error| error.at(offset));
+    }
+    let value = reader.integer().map_err(|error| match error.kind {
+        Kind::WrongType | Kind::OutOfRange => Error::new(Kind::Key, error.message).at(offset),
+        _ => error,
+    })?;
+    write_integer(field, value, out).map_err(|error| error.at(offset))
 }
 
 fn write_integer(field: &KeyField, value: i64, out: &mut Vec<u8>) -> Result<()> {
@@ -141,31 +141,55 @@ fn write_text(field: &KeyField, value: &str, out: &mut Vec<u8>) -> Result<()> {
 
 /// Reads key bytes back: the group and one value per key field.
 pub fn decode_key(catalog: &Catalog, key: &[u8]) -> Result<(Arc<Group>, Vec<KeyValue>)> {
-    if key.len() > KEY_BYTES_MAX {
-        return Err(Error::new(Kind::TooLarge, "the key is longer than any key that is written"));
-    }
-    let mut cursor = Cursor::new(key);
-    let id = u32::from_be_bytes(cursor.array()?);
+    let id = key.first_chunk::<4>().map(|bytes| u32::from_be_bytes(*bytes));
+    let id = id.ok_or_else(|| Error::new(Kind::Corrupt, "the bytes end early").at(key.len()))?;
     let group = catalog.group_by_id(id).ok_or_else(|| {
         Error::new(Kind::UnknownGroup, format!("no feature group has id {id}")).at(0)
     })?;
-    let values = group
-        .keys
-        .iter()
-        .map(|field| read_field(field, &mut cursor).map_err(|error| error.under(&field.name)))
-        .collect::<Result<Vec<_>>>()?;
-    cursor.finish()?;
+    let mut values = Vec::with_capacity(group.keys.len());
+    walk(group, key, |part| {
+        values.push(match part {
+            Part::Integer(value) => KeyValue::Integer(value),
+            Part::Text(text) => KeyValue::Text(text.to_owned()),
+        });
+    })?;
     Ok((Arc::clone(group), values))
 }
 
-fn read_field(field: &KeyField, cursor: &mut Cursor<'_>) -> Result<KeyValue> {
+/// Fails unless these are well-formed key bytes of the group.
+pub fn check_key(group: &Group, key: &[u8]) -> Result<()> {
+    walk(group, key, |_| {})
+}
+
+enum Part<'a> {
+    Integer(i64),
+    Text(&'a str),
+}
+
+fn walk<'a>(group: &Group, key: &'a [u8], mut visit: impl FnMut(Part<'a>)) -> Result<()> {
+    if key.len() > KEY_BYTES_MAX {
+        let message = format!("a key takes at most {KEY_BYTES_MAX} bytes");
+        return Err(Error::new(Kind::TooLarge, message));
+    }
+    let mut cursor = Cursor::new(key);
+    if u32::from_be_bytes(cursor.array()?) != group.id {
+        let message = format!("the key is not one of `{}`", group.name);
+        return Err(Error::new(Kind::Key, message).at(0));
+    }
+    for field in &group.keys {
+        visit(read_field(field, &mut cursor).map_err(|error| error.under(&field.name))?);
+    }
+    cursor.finish()
+}
+
+fn read_field<'a>(field: &KeyField, cursor: &mut Cursor<'a>) -> Result<Part<'a>> {
     let start = cursor.offset();
     if field.scalar != Scalar::Text {
         let value = i64::from_be_bytes(cursor.array()?) ^ i64::MIN;
         if field.scalar == Scalar::Integer && i32::try_from(value).is_err() {
             return Err(Error::new(Kind::Corrupt, "the number does not fit an Integer").at(start));
         }
-        return Ok(KeyValue::Integer(value));
+        return Ok(Part::Integer(value));
     }
     let length = u16::from_be_bytes(cursor.array()?);
     let bytes = cursor.take(usize::from(length))?;
@@ -174,7 +198,7 @@ fn read_field(field: &KeyField, cursor: &mut Cursor<'_>) -> Result<KeyValue> {
     if text.is_empty() {
         return Err(Error::new(Kind::Corrupt, "the text is empty").at(start));
     }
-    Ok(KeyValue::Text(text.to_owned()))
+    Ok(Part::Text(text))
 }
 
 #[cfg(test)]

@@ -6,9 +6,11 @@
 pub mod block;
 pub mod catalog;
 pub mod cell;
+pub mod command;
 pub mod cursor;
 pub mod decode;
-pub mod default;
+pub mod digest;
+pub mod encode;
 pub mod error;
 pub mod fold;
 pub mod format;

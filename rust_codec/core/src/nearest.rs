@@ -15,9 +15,10 @@ pub fn unknown<'a>(what: &str, name: &str, candidates: impl Iterator<Item = &'a 
     }
 }
 
-/// The candidate with the fewest edits to `name`, None when even that one is too far.
+/// The candidate with the fewest edits to `name` whatever the case of ASCII letters, None when even that one is too far.
 pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let wanted: Vec<char> = name.chars().take(NAME_CHARACTERS_MAX).collect();
+    let lower = |letter: char| letter.to_ascii_lowercase();
+    let wanted: Vec<char> = name.chars().take(NAME_CHARACTERS_MAX).map(lower).collect();
     let near_enough = wanted.len().div_ceil(3).max(1);
     candidates
         .take(CANDIDATES_MAX)
@@ -37,7 +38,7 @@ fn distance(wanted: &[char], candidate: &str) -> usize {
             *first = left;
         }
         for (above, other) in row.iter_mut().skip(1).zip(wanted) {
-            let change = diagonal.saturating_add(usize::from(*other != letter));
+            let change = diagonal.saturating_add(usize::from(!other.eq_ignore_ascii_case(&letter)));
             diagonal = *above;
             left = change.min(left.saturating_add(1)).min(above.saturating_add(1));
             *above = left;
@@ -55,6 +56,7 @@ mod tests {
         let names = ["level", "country_code", "gender"];
         assert_eq!(nearest("levle", names.into_iter()), Some("level"));
         assert_eq!(nearest("countrycode", names.into_iter()), Some("country_code"));
+        assert_eq!(nearest("Gender", names.into_iter()), Some("gender"));
         assert_eq!(nearest("embedding", names.into_iter()), None);
         assert_eq!(
             unknown("field", "lvel", names.into_iter()),

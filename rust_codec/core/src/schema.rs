@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::cursor::Cursor;
+use crate::encode::encode_default;
 use crate::error::{Error, Kind, Result};
 use crate::format::VECTOR_ITEMS_MAX;
 use crate::nearest::unknown;
@@ -192,10 +194,16 @@ pub struct RecordSchema {
     pub fields: Vec<Field>,
     /// CRC-64-AVRO of the canonical form, as it stands in single-object headers (LE there).
     pub fingerprint: u64,
-    /// The full Avro schema, with logical types, as JSON text.
+    /// The full Avro schema, with logical types and defaults, as JSON text.
     pub avro: String,
     /// CRC-64-AVRO of each field's own type, in schema order: what its patch cells carry.
     pub patch_fingerprints: Vec<u64>,
+    /// Each field's default as Avro, in schema order; None for a field that has none.
+    pub defaults: Vec<Option<Vec<u8>>>,
+    /// Positions of the fields, ascending by field id.
+    pub by_id: Vec<usize>,
+    /// Whether schema order is ascending by field id.
+    pub in_id_order: bool,
 }
 
 impl RecordSchema {
@@ -206,13 +214,27 @@ impl RecordSchema {
             .ok_or_else(|| Error::new(Kind::Schema, format!("`{group}` is not domain::name")))?;
         let namespace = format!("headrace.{}.s{ordinal}", domain.replace('-', "_"));
         let name = name.replace('-', "_");
-        let avro = record_avro(&namespace, &name, &fields, false);
-        let fingerprint = fingerprint(record_avro(&namespace, &name, &fields, true).as_bytes());
+        let defaults = fields.iter().map(default_of).collect::<Result<Vec<_>>>()?;
+        let avro = record_avro(&namespace, &name, &fields, Some(&defaults))?;
+        let canonical = record_avro(&namespace, &name, &fields, None)?;
+        let fingerprint = fingerprint(canonical.as_bytes());
         let patch_fingerprints = fields
             .iter()
             .map(|field| self::fingerprint(field.avro_schema(true).as_bytes()))
             .collect();
-        Ok(Self { ordinal, fields, fingerprint, avro, patch_fingerprints })
+        let mut by_id: Vec<usize> = (0..fields.len()).collect();
+        by_id.sort_by_key(|position| fields.get(*position).map(|field| field.id));
+        let in_id_order = by_id.is_sorted();
+        Ok(Self {
+            ordinal,
+            fields,
+            fingerprint,
+            avro,
+            patch_fingerprints,
+            defaults,
+            by_id,
+            in_id_order,
+        })
     }
 
     /// Positions of fields by name, in the given order; None is all in schema order.
@@ -236,11 +258,25 @@ impl RecordSchema {
     }
 }
 
-fn record_avro(namespace: &str, name: &str, fields: &[Field], canonical: bool) -> String {
+/// The default as Avro; None for a field without one, which is not nullable then.
+fn default_of(field: &Field) -> Result<Option<Vec<u8>>> {
+    if field.default.is_null() && !field.nullable {
+        return Ok(None);
+    }
+    encode_default(field).map(Some)
+}
+
+/// The schema text: in full with these defaults, or without any the canonical form.
+fn record_avro(
+    namespace: &str,
+    name: &str,
+    fields: &[Field],
+    defaults: Option<&[Option<Vec<u8>>]>,
+) -> Result<String> {
     // Canonical form: full name, then type, then fields, no defaults, no logical types
     // (Avro specification 1.12, "Parsing Canonical Form for Schemas").
     let mut out = String::new();
-    if canonical {
+    if defaults.is_none() {
         let _ = write!(out, r#"{{"name":"{namespace}.{name}","type":"record","fields":["#);
     } else {
         let _ = write!(
@@ -253,11 +289,69 @@ fn record_avro(namespace: &str, name: &str, fields: &[Field], canonical: bool) -
             out.push(',');
         }
         let _ = write!(out, r#"{{"name":"{}","type":"#, field.name);
-        field.write_avro(&mut out, canonical);
+        field.write_avro(&mut out, defaults.is_none());
+        if let Some(Some(default)) = defaults.and_then(|defaults| defaults.get(index)) {
+            out.push_str(r#","default":"#);
+            push_default(field, default, &mut out)?;
+        }
         out.push('}');
     }
     out.push_str("]}");
-    out
+    Ok(out)
+}
+
+/// Appends a default as Avro's JSON encoding of defaults has it: a value of the union's own branch
+/// without a wrapper, Bytes as text of the code points 0 to 255, Date and Timestamp as numbers
+/// (Avro specification 1.12, "Complex Types: Records").
+fn push_default(field: &Field, default: &[u8], out: &mut String) -> Result<()> {
+    let mut cursor = Cursor::new(default);
+    if field.nullable && cursor.byte()? == 0 {
+        out.push_str("null");
+        return Ok(());
+    }
+    let item = match field.field_type {
+        FieldType::Scalar(scalar) => return push_default_scalar(scalar, &mut cursor, out),
+        FieldType::List(item) => item,
+        FieldType::Vector(_) => Scalar::Float,
+    };
+    let count = cursor.varint()?;
+    out.push('[');
+    for index in 0..count {
+        if index > 0 {
+            out.push(',');
+        }
+        push_default_scalar(item, &mut cursor, out)?;
+    }
+    out.push(']');
+    Ok(())
+}
+
+fn push_default_scalar(scalar: Scalar, cursor: &mut Cursor<'_>, out: &mut String) -> Result<()> {
+    let _ = match scalar {
+        Scalar::Boolean => write!(out, "{}", cursor.byte()? == 1),
+        Scalar::Integer | Scalar::Long | Scalar::Date | Scalar::Timestamp => {
+            write!(out, "{}", cursor.varint()?)
+        }
+        Scalar::Float => {
+            let value = f32::from_le_bytes(cursor.array()?);
+            write!(out, "{}", zmij::Buffer::new().format_finite(value))
+        }
+        Scalar::Double => {
+            let value = f64::from_le_bytes(cursor.array()?);
+            write!(out, "{}", zmij::Buffer::new().format_finite(value))
+        }
+        Scalar::Text => {
+            let length = cursor.length()?;
+            let text = String::from_utf8_lossy(cursor.take(length)?);
+            write!(out, "{}", serde_json::Value::from(text))
+        }
+        Scalar::Bytes => {
+            let length = cursor.length()?;
+            let text: String = cursor.take(length)?.iter().map(|byte| char::from(*byte)).collect();
+            write!(out, "{}", serde_json::Value::from(text))
+        }
+    };
+    Ok(())
 }
 
 fn push_quoted(out: &mut String, text: &str) {
