@@ -109,7 +109,6 @@ class DuckdbOfflineStore:
 
     def _prepare(self, group: Group, query: ChangeQuery) -> ChangeSet:
         self._files.lock(group)
-        self._files.unpin_others(group, query.run_id)
         pinned = self._files.pinned(group, query.run_id)
         if not pinned.exists():
             with self._opened() as connection:

@@ -48,12 +48,6 @@ class OfflineFiles:
     def pinned(self, group: Group, run_id: str) -> Path:
         return self._memory(group) / f"run-{run_id}.parquet"
 
-    def unpin_others(self, group: Group, run_id: str) -> None:
-        """Remove what abandoned runs left; only the holder of the group's lock may ask for it."""
-        for path in self._memory(group).glob("run-*.parquet"):
-            if path != self.pinned(group, run_id):
-                path.unlink(missing_ok=True)
-
     def ranged(self, group: Group, token: LogRange) -> Path:
         name = f"{token.topic}-{token.partition}-{token.first_offset}-{token.next_offset}.parquet"
         return self._root / offline_table(group) / "downsync" / name

@@ -35,7 +35,7 @@ class MemoryOfflineStore:
     def __init__(self) -> None:
         self._appended: dict[str, dict[LogRange, list[Row]]] = {}
         self._sent: dict[str, set[tuple[str, str]]] = {}
-        self._pinned: dict[str, tuple[str, list[Row], ChangeSet]] = {}
+        self._pinned: dict[tuple[str, str], tuple[list[Row], ChangeSet]] = {}
         self._running: dict[str, str] = {}
 
     async def append(self, group: Group, rows: Rows, token: LogRange) -> None:
@@ -47,20 +47,19 @@ class MemoryOfflineStore:
     async def prepare(self, group: Group, query: ChangeQuery) -> ChangeSet:
         if self._running.setdefault(group.name, query.run_id) != query.run_id:
             raise RunConflict(f"another upsync of `{group.name}` is under way")
-        pinned = self._pinned.get(group.name)
-        if pinned is None or pinned[0] != query.run_id:
-            rows, change = self._change(group, query)
-            self._pinned[group.name] = pinned = (query.run_id, rows, change)
-        return pinned[2]
+        place = (group.name, query.run_id)
+        if place not in self._pinned:
+            self._pinned[place] = self._change(group, query)
+        return self._pinned[place][1]
 
     async def fetch(self, group: Group, run_id: str, *, first_row: int, rows: int) -> Rows:
-        chunk = self._pinned[group.name][1][first_row : first_row + rows]
+        chunk = self._pinned[group.name, run_id][0][first_row : first_row + rows]
         columns = upsync_columns(group)
         ready = [{column.name: row[column.name] for column in columns} for row in chunk]
         return arrow_rows(columns, ready)
 
     async def settle(self, group: Group, run_id: str) -> None:
-        rows = self._pinned[group.name][1]
+        rows = self._pinned[group.name, run_id][0]
         sent = self._sent.setdefault(group.name, set())
         if group.feature_type == "Object":
             keys = {_key(group, row) for row in rows}
@@ -68,7 +67,7 @@ class MemoryOfflineStore:
         sent |= {(_key(group, row), str(row["_hash"])) for row in rows}
 
     async def release(self, group: Group, run_id: str) -> None:
-        self._pinned.pop(group.name, None)
+        self._pinned.pop((group.name, run_id), None)
         self._running.pop(group.name, None)
 
     async def stored(self, group: Group) -> Rows:
