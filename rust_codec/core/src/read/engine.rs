@@ -1,0 +1,361 @@
+//! One request from body to response.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use super::answer::{self, Json, Writer};
+use super::columns::Column;
+use super::counters::{Counters, Outcome, Tally};
+use super::envelope::{self, Envelope};
+use super::head::{self, Head};
+use super::keys::Keys;
+use super::plan::{Accept, Plan};
+use super::problem::{Code, Problem, RETRY_AFTER_SECONDS};
+use super::request::{Request, Result};
+use super::row::{Row, RowError, RowSource, Rows, SourceRows, StaleCatalog};
+use super::shape::{ShapeHash, Shapes, columns};
+use super::statuses::Status;
+use super::{Limits, plan::PlannedRead};
+use crate::catalog::Catalog;
+
+/// Most bytes that a buffer keeps between requests.
+const ROOM_BYTES_MAX: usize = 4 << 20;
+/// Most sets of buffers that are kept.
+const ROOMS_MAX: usize = 16;
+
+/// One request as the transport hands it over.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadCall<'a> {
+    /// The request's body.
+    pub body: &'a [u8],
+    /// What the caller accepts.
+    pub accept: Accept,
+    /// Milliseconds since the epoch.
+    pub now_ms: i64,
+    /// Repeated in the response.
+    pub request_id: &'a [u8],
+    /// Whether the connection stays open.
+    pub keep_alive: bool,
+    /// The catalog was loaded anew for this request: rows of a schema that it still lacks are
+    /// UNAVAILABLE.
+    pub reloaded: bool,
+}
+
+/// What answers reads: a catalog in force, the plans made from it, and totals.
+#[derive(Debug, Default)]
+pub struct Engine {
+    limits: Limits,
+    installed: RwLock<Option<Arc<Installed>>>,
+    counters: Counters,
+    hash: ShapeHash,
+    rooms: Mutex<Vec<Room>>,
+}
+
+/// A catalog and what was made from it; replaced as one.
+#[derive(Debug)]
+struct Installed {
+    catalog: Arc<Catalog>,
+    shapes: Mutex<Shapes>,
+}
+
+/// Buffers of one request, kept between requests.
+#[derive(Debug, Default)]
+struct Room {
+    columns: Vec<Column>,
+    keys: Keys,
+    json: answer::Room,
+    avro: envelope::Room,
+    head: Vec<u8>,
+    body: Vec<u8>,
+}
+
+/// A request whose names are resolved and whose keys are encoded.
+#[derive(Debug)]
+pub struct Prepared {
+    /// What is read and how it is answered.
+    pub plan: Arc<Plan>,
+    /// The deadline that the body asks for.
+    pub deadline_ms: Option<i64>,
+}
+
+impl Engine {
+    /// An engine without a catalog.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
+    /// Puts a catalog into force for every request that starts from now on.
+    pub fn install(&self, catalog: Arc<Catalog>) {
+        let installed = Installed { catalog, shapes: Mutex::default() };
+        let mut place = self.installed.write().unwrap_or_else(PoisonError::into_inner);
+        *place = Some(Arc::new(installed));
+    }
+
+    /// Generation of the catalog in force, 0 without one.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.installed().map_or(0, |installed| installed.catalog.generation)
+    }
+
+    /// Totals since start.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Number of plans that are remembered.
+    #[must_use]
+    pub fn plan_count(&self) -> usize {
+        self.installed().map_or(0, |installed| lock(&installed.shapes).len())
+    }
+
+    /// Answers a request from a source, which is opened only for a request that is right, and
+    /// gives the response's head and body to `deliver`.
+    pub fn read<S: RowSource, T>(
+        &self,
+        call: &ReadCall<'_>,
+        open: impl FnOnce() -> std::result::Result<S, RowError>,
+        deliver: impl FnOnce(&[u8], &[u8]) -> T,
+    ) -> std::result::Result<T, StaleCatalog> {
+        let mut room = lock(&self.rooms).pop().unwrap_or_default();
+        let answered = self.answer(call, open, &mut room);
+        let delivered = answered.map(|()| deliver(&room.head, &room.body));
+        self.give_back(room);
+        delivered
+    }
+
+    fn answer<S: RowSource>(
+        &self,
+        call: &ReadCall<'_>,
+        open: impl FnOnce() -> std::result::Result<S, RowError>,
+        room: &mut Room,
+    ) -> std::result::Result<(), StaleCatalog> {
+        room.body.clear();
+        room.head.clear();
+        let installed = self.installed();
+        let generation = installed.as_ref().map_or(0, |found| found.catalog.generation);
+        let end = match self.prepare(installed.as_deref(), call.body, call.accept, room) {
+            Err(problem) => End::Problem(problem),
+            Ok(prepared) => match open() {
+                Ok(source) => {
+                    let mut rows = SourceRows::new(&source, call.now_ms, call.reloaded);
+                    self.run(&prepared.plan, &mut rows, call.now_ms, room)?
+                }
+                Err(error) => self.run(&prepared.plan, &mut NoRows(error), call.now_ms, room)?,
+            },
+        };
+        self.finish(end, call, generation, room);
+        Ok(())
+    }
+
+    /// Resolves a body and encodes its keys into `room`.
+    fn prepare(
+        &self,
+        installed: Option<&Installed>,
+        body: &[u8],
+        accept: Accept,
+        room: &mut Room,
+    ) -> Result<Prepared> {
+        let installed = installed.ok_or_else(|| {
+            Problem::new(Code::NoCatalog, "no catalog was published yet; run `headrace apply`")
+        })?;
+        let prepared = self.find_plan(installed, body, accept, &mut room.columns)?;
+        room.keys.encode(&prepared.plan, &room.columns, &self.limits)?;
+        Ok(prepared)
+    }
+
+    fn find_plan(
+        &self,
+        installed: &Installed,
+        body: &[u8],
+        accept: Accept,
+        columns: &mut Vec<Column>,
+    ) -> Result<Prepared> {
+        let hash = self.hash.of(body, accept);
+        if let Some(hash) = hash {
+            let mut shapes = lock(&installed.shapes);
+            for shape in shapes.candidates(hash) {
+                if let Some(deadline_ms) = shape.matches(body, accept, columns, &self.limits) {
+                    self.counters.plan(true);
+                    return Ok(Prepared { plan: Arc::clone(&shape.plan), deadline_ms });
+                }
+            }
+        }
+        self.counters.plan(false);
+        self.make_plan(installed, body, accept, columns, hash)
+    }
+
+    fn make_plan(
+        &self,
+        installed: &Installed,
+        body: &[u8],
+        accept: Accept,
+        values: &mut Vec<Column>,
+        hash: Option<u64>,
+    ) -> Result<Prepared> {
+        let request = Request::parse(body, &self.limits)?;
+        let (catalog, counters) = (&installed.catalog, &self.counters);
+        let plan = Arc::new(Plan::compile(catalog, &request, accept, &self.limits, counters)?);
+        if values.len() < plan.columns.len() {
+            values.resize_with(plan.columns.len(), Column::default);
+        }
+        let planned = plan.columns.iter().zip(columns(&request));
+        for ((planned, column), values) in planned.zip(values.iter_mut()) {
+            let mut reader = column.values.clone();
+            values
+                .read(&mut reader, planned.scalar, self.limits.keys_max)
+                .map_err(|problem| planned.place(problem))?;
+        }
+        let shape = hash.and_then(|hash| Some((hash, self.hash.cut(body, &request, &plan)?)));
+        if let Some((hash, shape)) = shape {
+            lock(&installed.shapes).insert(hash, Arc::new(shape));
+        }
+        Ok(Prepared { plan, deadline_ms: request.deadline.map(|at| at.milliseconds) })
+    }
+
+    /// Prints every row and says how the request ends.
+    fn run(
+        &self,
+        plan: &Plan,
+        rows: &mut impl Rows,
+        now_ms: i64,
+        room: &mut Room,
+    ) -> std::result::Result<End, StaleCatalog> {
+        let (keys, out) = (&room.keys, &mut room.body);
+        let tally = match plan.accept {
+            Accept::Json => {
+                let mut writer = Json::new(out, &mut room.json, plan, now_ms);
+                print(plan, keys, rows, &mut writer)
+            }
+            Accept::Avro => {
+                let mut writer = Envelope::new(out, &mut room.avro, now_ms);
+                print(plan, keys, rows, &mut writer)
+            }
+        };
+        let tally = tally.inspect_err(|_| self.counters.end(Outcome::Stale))?;
+        Ok(End::of(plan, &tally))
+    }
+
+    /// Writes the head, and a problem's body.
+    fn finish(&self, end: End, call: &ReadCall<'_>, generation: u64, room: &mut Room) {
+        let (status, content_type, outcome) = match end {
+            End::Whole | End::Partial => {
+                let whole = matches!(end, End::Whole);
+                let outcome = if whole { Outcome::Whole } else { Outcome::Partial };
+                let json = call.accept == Accept::Json;
+                (200, if json { head::JSON } else { head::AVRO }, outcome)
+            }
+            End::Problem(problem) => {
+                room.body.clear();
+                problem.write_json(&mut room.body);
+                let status = problem.code().status();
+                let outcome = if status < 500 { Outcome::Refused } else { Outcome::Unavailable };
+                (status, head::PROBLEM, outcome)
+            }
+        };
+        self.counters.end(outcome);
+        let head = Head {
+            status,
+            content_type,
+            content_length: room.body.len(),
+            request_id: call.request_id,
+            generation,
+            retry_after: (status == 503).then_some(RETRY_AFTER_SECONDS),
+            keep_alive: call.keep_alive,
+        };
+        head.write(&mut room.head);
+    }
+
+    fn installed(&self) -> Option<Arc<Installed>> {
+        self.installed.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn give_back(&self, room: Room) {
+        let mut rooms = lock(&self.rooms);
+        if rooms.len() < ROOMS_MAX && room.body.capacity() <= ROOM_BYTES_MAX {
+            rooms.push(room);
+        }
+    }
+}
+
+/// How a request ends.
+#[derive(Debug)]
+enum End {
+    Whole,
+    Partial,
+    Problem(Problem),
+}
+
+impl End {
+    fn of(plan: &Plan, tally: &Tally) -> Self {
+        let count = |status: Status| tally.get(status.number()).copied().unwrap_or_default();
+        let (unavailable, corrupt) = (count(Status::Unavailable), count(Status::Corrupt));
+        let rows: u64 = tally.iter().sum();
+        if unavailable > 0 && unavailable == rows {
+            let detail = "the online store could not be reached for any row; try again";
+            return Self::Problem(Problem::new(Code::Unavailable, detail));
+        }
+        match unavailable.saturating_add(corrupt) {
+            0 => Self::Whole,
+            lost if plan.options.strict => {
+                let detail = format!(
+                    "{lost} of {rows} rows could not be served ({unavailable} UNAVAILABLE, \
+                     {corrupt} CORRUPT) and `strict` was asked for"
+                );
+                Self::Problem(Problem::new(Code::StrictPartial, detail))
+            }
+            _ => Self::Partial,
+        }
+    }
+}
+
+/// Rows of a store that could not be opened.
+struct NoRows(RowError);
+
+impl Rows for NoRows {
+    fn visit<V: FnOnce(Row<'_>)>(
+        &mut self,
+        _read: &PlannedRead,
+        _slot: usize,
+        _key: &[u8],
+        visit: V,
+    ) -> std::result::Result<(), StaleCatalog> {
+        visit(self.0.into());
+        Ok(())
+    }
+}
+
+/// Prints all rows in request order and counts them by their worst status.
+fn print(
+    plan: &Plan,
+    keys: &Keys,
+    rows: &mut impl Rows,
+    writer: &mut impl Writer,
+) -> std::result::Result<Tally, StaleCatalog> {
+    let mut total = Tally::default();
+    writer.begin(plan);
+    for (position, read) in plan.reads.iter().enumerate() {
+        let slots = keys.slots(position);
+        let mut tally = Tally::default();
+        writer.begin_read(read, slots.len());
+        for (number, slot) in slots.enumerate() {
+            rows.visit(read, slot, keys.key(slot), |row| {
+                let status = writer.row(read, number, &row);
+                if let Some(count) = tally.get_mut(status.number()) {
+                    *count = count.saturating_add(1);
+                }
+            })?;
+        }
+        writer.end_read(read);
+        read.counters.add(&tally);
+        for (sum, count) in total.iter_mut().zip(&tally) {
+            *sum = sum.saturating_add(*count);
+        }
+    }
+    writer.end();
+    Ok(total)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
