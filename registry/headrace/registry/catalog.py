@@ -63,6 +63,13 @@ class RetiredField(Document, frozen=True, kw_only=True):
     name: str
 
 
+class RetiredGroup(Document, frozen=True, kw_only=True):
+    """A removed group: its name may not come back, its table may still hold rows of old schemas."""
+
+    id: int
+    name: str
+
+
 class CachePolicy(Document, frozen=True, kw_only=True):
     """How long blocks may live in Redis and in the process; 0 turns a tier off."""
 
@@ -141,6 +148,7 @@ class CatalogDocument(Document, frozen=True, kw_only=True):
     groups: tuple[Group, ...] = ()
     services: tuple[Service, ...] = ()
     next_group_id: int = 1
+    retired_groups: tuple[RetiredGroup, ...] = ()
 
 
 def encode_document(document: CatalogDocument) -> bytes:

@@ -1,0 +1,157 @@
+"""The newest catalog generation in a running process: polled, compiled, swapped atomically.
+
+A generation that cannot be loaded leaves the last good one in force, and `problem` says why for
+/readyz and metrics (semantics 23).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from headrace.registry.catalog import (
+    DOCUMENT_FORMAT,
+    CatalogDocument,
+    decode_document,
+)
+from headrace.registry.errors import CatalogUnreadable
+from headrace.registry.ports import CatalogReader
+
+if TYPE_CHECKING:
+    from headrace.codec import Catalog
+
+logger = logging.getLogger(__name__)
+
+POLL_INTERVAL_MS: Final = 250
+"""With loading and compiling, a new generation is in force within a second (product 7)."""
+
+Clock = Callable[[], int]
+Sleep = Callable[[float], Awaitable[None]]
+
+
+class LiveCatalog(msgspec.Struct, frozen=True):
+    """One generation: the compiled catalog and the document it was compiled from."""
+
+    compiled: Catalog
+    document: CatalogDocument
+    loaded_at_ms: int
+
+    @property
+    def generation(self) -> int:
+        return self.document.generation
+
+
+Subscriber = Callable[[LiveCatalog], None]
+
+
+def compile_document(text: bytes) -> tuple[Catalog, CatalogDocument]:
+    """Decode and compile a published document; raises `CatalogUnreadable` with the reason."""
+    from headrace.codec import Catalog, CodecError
+
+    try:
+        document = decode_document(text)
+    except msgspec.DecodeError as error:
+        raise CatalogUnreadable(f"the catalog document cannot be read: {error}") from None
+    if document.format > DOCUMENT_FORMAT:
+        raise CatalogUnreadable(
+            f"the catalog document has format {document.format}, this version reads "
+            f"{DOCUMENT_FORMAT}; upgrade this process"
+        )
+    try:
+        return Catalog(text), document
+    except CodecError as error:
+        raise CatalogUnreadable(
+            f"generation {document.generation} cannot be compiled: {error}"
+        ) from None
+
+
+class CatalogWatcher:
+    """Owns the process's view of the catalog. Not thread-safe: one event loop uses it."""
+
+    def __init__(
+        self,
+        reader: CatalogReader,
+        clock: Clock,
+        *,
+        interval_ms: int = POLL_INTERVAL_MS,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self.current: LiveCatalog | None = None
+        self.problem: str | None = None
+        """Why the newest generation is not in force; None when it is."""
+        self.reached = False
+        """Whether the store that holds the catalog ever answered."""
+        self._reader = reader
+        self._clock = clock
+        self._interval_s = interval_ms / 1000
+        self._sleep = sleep
+        self._subscribers: list[Subscriber] = []
+        self._lock = asyncio.Lock()
+        self._looks = 0
+        self._seen_generation: int | None = None
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Call `subscriber` with each generation, the present one first, in one turn of the loop.
+
+        Returns what ends the subscription. A subscriber must not raise and must not wait.
+        """
+        self._subscribers.append(subscriber)
+        if self.current is not None:
+            subscriber(self.current)
+        return lambda: self._subscribers.remove(subscriber)
+
+    async def refresh(self) -> LiveCatalog | None:
+        """Look at the store once and answer what is then in force; never raises.
+
+        Single flight (semantics 20): a caller waits for a look that began after it asked, and all
+        who wait meanwhile share it.
+        """
+        wanted = self._looks + 1
+        async with self._lock:
+            if self._looks < wanted:
+                self._looks += 1
+                await self._look()
+        return self.current
+
+    async def run(self) -> None:
+        """Poll until cancelled."""
+        while True:
+            await self.refresh()
+            await self._sleep(self._interval_s)
+
+    async def _look(self) -> None:
+        try:
+            generation = await self._reader.generation()
+            self.reached = True
+            if generation != self._seen_generation:
+                await self._load()
+                self._seen_generation = generation
+            elif self.current is not None and self.current.generation == generation:
+                self.problem = None
+        except Exception as error:  # noqa: BLE001 - an engine's own; the last good catalog stays
+            self._reject(f"the catalog cannot be loaded: {error}")
+
+    async def _load(self) -> None:
+        text = await self._reader.load()
+        if text is None:
+            return
+        try:
+            compiled, document = compile_document(text)
+        except CatalogUnreadable as error:
+            # Not tried again before another generation comes: the document stays what it is.
+            self._reject(str(error))
+            return
+        live = LiveCatalog(compiled, document, self._clock())
+        self.current, self.problem = live, None
+        for subscriber in tuple(self._subscribers):
+            subscriber(live)
+        logger.info("catalog generation %d is in force", live.generation)
+
+    def _reject(self, problem: str) -> None:
+        if problem != self.problem:
+            logger.warning("catalog not swapped: %s", problem)
+        self.problem = problem
