@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -12,7 +13,10 @@ from headrace.cli.options import json_option, print_json, with_settings
 from headrace.registry.settings import Settings
 
 if TYPE_CHECKING:
-    from headrace.registry.plan import Step
+    from headrace.cli.engines import OnlineEngine
+    from headrace.registry.compatibility import Breach
+    from headrace.registry.model import Registry
+    from headrace.registry.plan import Plan, Step
 
 EXIT_REFUSED: Final = 3
 
@@ -35,11 +39,60 @@ def command(
 
     Exits 0 when done or nothing is to do, 3 when a change is breaking and not accepted.
     """
+    from headrace.cli.engines import open_online
     from headrace.cli.plan import checked_registry
 
     _check_accepted(accepted)
     registry = checked_registry(directory or Path(settings.registry))
-    return apply_registry(registry, settings.online, accepted=accepted, as_json=as_json)
+    engine = open_online(settings.online)
+    try:
+        plan, refused = asyncio.run(apply_registry(registry, engine, accepted=accepted))
+    finally:
+        engine.close()
+    _print_outcome(plan, refused, registry, as_json=as_json)
+    return EXIT_REFUSED if refused else 0
+
+
+async def apply_registry(
+    registry: Registry, engine: OnlineEngine, *, accepted: Collection[str] = ()
+) -> tuple[Plan, list[Breach]]:
+    """Plan on the live catalog and apply; with a breach that is not accepted nothing is done.
+
+    Returns the plan and those breaches. Raises `PublishConflict` when somebody else was faster.
+    """
+    from headrace.cli.plan import plan_live
+    from headrace.registry.apply import apply_plan
+
+    plan = await plan_live(registry, engine)
+    refused = plan.refused(accepted)
+    if not refused:
+        await apply_plan(
+            plan,
+            engine.table_admin(),
+            engine.catalog_writer(),
+            accepted=accepted,
+            report=_report,
+        )
+    return plan, refused
+
+
+def _report(step: Step) -> None:
+    click.echo(f"done: {step}", err=True)
+
+
+def _print_outcome(plan: Plan, refused: list[Breach], registry: Registry, *, as_json: bool) -> None:
+    from headrace.cli.plan import print_breaches
+    from headrace.registry.explain import plan_as_json
+
+    if as_json:
+        print_json(plan_as_json(plan, registry) | {"applied": not refused})
+    elif refused:
+        print_breaches(refused, registry)
+        click.echo("refused as breaking; nothing was changed", err=True)
+    elif not plan.changes:
+        click.echo(f"nothing to do: generation {plan.base_generation} is live")
+    else:
+        click.echo(f"generation {plan.base_generation + 1} is live")
 
 
 def _check_accepted(accepted: tuple[str, ...]) -> None:

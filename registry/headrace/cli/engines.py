@@ -7,22 +7,33 @@ only the clients it uses. An engine is opened once a process and shared by all i
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from headrace.registry.errors import SettingsError
+from headrace.registry.errors import CatalogMissing, SettingsError
 from headrace.registry.names import did_you_mean
 
 if TYPE_CHECKING:
-    from headrace.codec import LmdbStore
+    from headrace.codec import Catalog, LmdbStore
     from headrace.registry.ports import CatalogReader, CatalogWriter, TableAdmin
-    from headrace.sync.ports import MergedRecordReader, OnlineWriter, SyncStateStore
+    from headrace.sync.offline.duckdb import DuckdbOfflineStore
+    from headrace.sync.ports import (
+        CommandConsumer,
+        CommandProducer,
+        DeadLetters,
+        MergedRecordReader,
+        OnlineWriter,
+        SyncStateStore,
+        Topic,
+    )
 
 ONLINE_SCHEMES: Final = {"lmdb": "lmdb:FOLDER"}
 CACHE_SCHEMES: Final = {"none": "none"}
-COMMAND_SCHEMES: Final = {"sqlite": "sqlite:FILE"}
+COMMAND_SCHEMES: Final = {
+    "sqlite": "sqlite:FILE",
+    "kafka": "kafka://HOST:PORT?prefix=headrace",
+}
 OFFLINE_SCHEMES: Final = {"duckdb": "duckdb:FOLDER"}
 
 
@@ -31,6 +42,58 @@ class EngineUrl(NamedTuple):
 
     scheme: str
     rest: str
+
+
+class CommandEngine(Protocol):
+    """A command log, opened once: its ports share connections and close together."""
+
+    def producer(self) -> CommandProducer: ...
+
+    def consumer(self, topic: Topic, group: str) -> CommandConsumer: ...
+
+    def dead_letters(self) -> DeadLetters: ...
+
+    async def close(self) -> None: ...
+
+
+class OnlineEngine:
+    """The embedded online store and all its ports over one handle."""
+
+    def __init__(self, store: LmdbStore) -> None:
+        self.store = store
+
+    def catalog_reader(self) -> CatalogReader:
+        from headrace.gateway.stores.lmdb import LmdbCatalogReader
+
+        return LmdbCatalogReader(self.store)
+
+    def catalog_writer(self) -> CatalogWriter:
+        from headrace.sync.stores.lmdb import LmdbCatalogWriter
+
+        return LmdbCatalogWriter(self.store)
+
+    def table_admin(self) -> TableAdmin:
+        from headrace.sync.stores.lmdb import LmdbTableAdmin
+
+        return LmdbTableAdmin(self.store)
+
+    def writer(self) -> OnlineWriter:
+        from headrace.sync.stores.lmdb import LmdbOnlineWriter
+
+        return LmdbOnlineWriter(self.store)
+
+    def merged_records(self) -> MergedRecordReader:
+        from headrace.sync.stores.lmdb import LmdbMergedRecords
+
+        return LmdbMergedRecords(self.store)
+
+    def sync_state(self) -> SyncStateStore:
+        from headrace.sync.stores.lmdb import LmdbSyncState
+
+        return LmdbSyncState(self.store)
+
+    def close(self) -> None:
+        self.store.close()
 
 
 def parse_url(setting: str, url: str, schemes: dict[str, str]) -> EngineUrl:
@@ -45,48 +108,22 @@ def parse_url(setting: str, url: str, schemes: dict[str, str]) -> EngineUrl:
     return EngineUrl(scheme, rest)
 
 
-class LmdbEngine:
-    """The embedded online store and all its ports over one handle."""
-
-    def __init__(self, folder: Path, *, read_only: bool) -> None:
-        from headrace.codec import LmdbStore
-
-        if read_only and not folder.is_dir():
-            raise SettingsError(
-                f"`online: lmdb:{folder}` does not exist yet; `headrace apply` makes it"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        self.store: LmdbStore = LmdbStore(str(folder), read_only=read_only)
-
-    def catalog_reader(self) -> CatalogReader:
-        return cast("CatalogReader", self._port("headrace.gateway.stores.lmdb:LmdbCatalogReader"))
-
-    def catalog_writer(self) -> CatalogWriter:
-        return cast("CatalogWriter", self._port("headrace.sync.stores.lmdb:LmdbCatalogWriter"))
-
-    def table_admin(self) -> TableAdmin:
-        return cast("TableAdmin", self._port("headrace.sync.stores.lmdb:LmdbTableAdmin"))
-
-    def writer(self) -> OnlineWriter:
-        return cast("OnlineWriter", self._port("headrace.sync.stores.lmdb:LmdbOnlineWriter"))
-
-    def merged_records(self) -> MergedRecordReader:
-        return cast("MergedRecordReader", self._port("headrace.sync.stores.lmdb:LmdbMergedRecords"))
-
-    def sync_state(self) -> SyncStateStore:
-        return cast("SyncStateStore", self._port("headrace.sync.stores.lmdb:LmdbSyncState"))
-
-    def close(self) -> None:
-        self.store.close()
-
-    def _port(self, place: str) -> Any:
-        return _load(place)(self.store)
-
-
-def open_online(url: str, *, read_only: bool = False) -> LmdbEngine:
+def open_online(url: str, *, read_only: bool = False) -> OnlineEngine:
     """The online store. A read-only one must exist; several processes may read while one writes."""
-    parsed = parse_url("online", url, ONLINE_SCHEMES)
-    return LmdbEngine(Path(parsed.rest), read_only=read_only)
+    folder = Path(parse_url("online", url, ONLINE_SCHEMES).rest)
+    if read_only and not folder.is_dir():
+        raise SettingsError(f"`online: {url}` does not exist yet; `headrace apply` makes it")
+    from headrace.codec import LmdbStore
+
+    if not read_only:
+        folder.mkdir(parents=True, exist_ok=True)
+    return OnlineEngine(LmdbStore(str(folder), read_only=read_only))
+
+
+def open_online_if_there(url: str) -> OnlineEngine | None:
+    """The online store for reading, None when nothing was ever written there."""
+    folder = Path(parse_url("online", url, ONLINE_SCHEMES).rest)
+    return open_online(url, read_only=True) if folder.is_dir() else None
 
 
 def check_cache(url: str) -> None:
@@ -94,23 +131,49 @@ def check_cache(url: str) -> None:
     parse_url("cache", url, CACHE_SCHEMES)
 
 
-def commands_file(url: str) -> Path:
-    """The file of the embedded command log, its folder made."""
-    path = Path(parse_url("commands", url, COMMAND_SCHEMES).rest)
+def open_commands(url: str) -> CommandEngine:
+    """The command log, made when it is an embedded one that is not there yet."""
+    parsed = parse_url("commands", url, COMMAND_SCHEMES)
+    if parsed.scheme == "kafka":
+        from headrace.sync.logs.kafka import KafkaCommandLog
+        from headrace.sync.logs.kafka_url import KafkaUrl
+
+        return KafkaCommandLog(KafkaUrl.parse(url))
+    from headrace.sync.logs.sqlite import SqliteCommandLog
+
+    path = Path(parsed.rest)
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+    return SqliteCommandLog(path)
 
 
-def offline_folder(url: str) -> Path:
-    """The folder of the embedded offline store, made."""
+def open_offline(url: str) -> DuckdbOfflineStore:
+    """The offline store, its folder made."""
     folder = Path(parse_url("offline", url, OFFLINE_SCHEMES).rest)
+    from headrace.sync.offline.duckdb import DuckdbOfflineStore
+
     folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return DuckdbOfflineStore(folder)
 
 
-def _load(place: str) -> Any:
-    module, _, attribute = place.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+async def read_catalog(engine: OnlineEngine) -> Catalog:
+    """The live catalog, compiled; raises `CatalogMissing` or `CatalogUnreadable`."""
+    from headrace.registry.watch import compile_document
+
+    text = await engine.catalog_reader().load()
+    if text is None:
+        raise CatalogMissing("no catalog was ever published; run `headrace apply` first")
+    return compile_document(text)[0]
+
+
+async def load_catalog(online_url: str) -> Catalog:
+    """`read_catalog` for a command that needs nothing else of the online store."""
+    engine = open_online_if_there(online_url)
+    if engine is None:
+        raise CatalogMissing("no catalog was ever published; run `headrace apply` first")
+    try:
+        return await read_catalog(engine)
+    finally:
+        engine.close()
 
 
 def _listed(words: Iterable[str]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,11 +15,11 @@ from headrace.registry.settings import Settings
 
 if TYPE_CHECKING:
     from headrace.cli.engines import OnlineEngine
+    from headrace.registry.compatibility import Breach
     from headrace.registry.model import Registry
     from headrace.registry.plan import Plan
 
-EXIT_CHANGES: Final = 2
-EXIT_BREAKING: Final = 3
+EXIT_OF_RISK: Final = {"none": 0, "compatible": 2, "breaking": 3}
 
 
 @click.command()
@@ -34,14 +36,17 @@ def command(directory: Path | None, as_json: bool, settings: Settings) -> int:
 
     registry = checked_registry(directory or Path(settings.registry))
     engine = open_online_if_there(settings.online)
-    plan = live_plan(registry, engine)
+    try:
+        plan = asyncio.run(plan_live(registry, engine))
+    finally:
+        if engine is not None:
+            engine.close()
     if as_json:
         print_json(plan_as_json(plan, registry))
     else:
-        for line in explain_plan(plan):
-            click.echo(line)
-        print_breaches(plan, registry)
-    return {"none": 0, "compatible": EXIT_CHANGES, "breaking": EXIT_BREAKING}[plan.risk]
+        click.echo("\n".join(explain_plan(plan)))
+        print_breaches(plan.breaches, registry)
+    return EXIT_OF_RISK[plan.risk]
 
 
 def checked_registry(folder: Path) -> Registry:
@@ -56,25 +61,19 @@ def checked_registry(folder: Path) -> Registry:
     return loaded.registry
 
 
-def live_plan(registry: Registry, engine: OnlineEngine | None) -> Plan:
+async def plan_live(registry: Registry, engine: OnlineEngine | None) -> Plan:
     """The plan from the live catalog to `registry`; without an online store there is none yet."""
-    import asyncio
-
     from headrace.registry.catalog import decode_document
     from headrace.registry.plan import make_plan
 
-    text = None if engine is None else asyncio.run(_load(engine))
+    text = None if engine is None else await engine.catalog_reader().load()
     base = None if text is None else decode_document(text)
     return make_plan(registry, base, now_ms=time.time_ns() // 1_000_000)
 
 
-async def _load(engine: OnlineEngine) -> bytes | None:
-    return await engine.catalog_reader().load()
-
-
-def print_breaches(plan: Plan, registry: Registry) -> None:
+def print_breaches(breaches: Sequence[Breach], registry: Registry) -> None:
     """Each breach with its place, rule, sentence and what to do instead."""
     from headrace.registry.explain import place_breaches
 
-    for placed in place_breaches(plan.breaches, registry):
+    for placed in place_breaches(breaches, registry):
         click.echo(placed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -73,9 +73,7 @@ def plan_as_json(plan: Plan, registry: Registry) -> dict[str, object]:
     }
 
 
-def place_breaches(
-    breaches: tuple[Breach, ...] | list[Breach], registry: Registry
-) -> list[PlacedBreach]:
+def place_breaches(breaches: Sequence[Breach], registry: Registry) -> list[PlacedBreach]:
     """Each breach with `path:line:col`."""
     parts: dict[str, Group | Service] = {part.name: part for part in registry.services}
     parts.update({group.name: group for group in registry.groups})

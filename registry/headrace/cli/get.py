@@ -1,0 +1,157 @@
+"""`headrace get`: one row as the online store holds it, each value with its status."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+import msgspec
+
+from headrace.cli.options import json_option, print_json, with_settings
+from headrace.registry.settings import Settings
+
+if TYPE_CHECKING:
+    from headrace.cli.engines import OnlineEngine
+    from headrace.registry.catalog import CatalogDocument, Group
+
+EXIT_MISSING: Final = 1
+
+
+@click.command()
+@click.argument("group")
+@click.argument("keys", nargs=-1, required=True, metavar="KEY=VALUE...")
+@click.option("--limit", type=click.IntRange(min=1), help="Most events of a History.")
+@json_option
+@with_settings("online")
+def command(
+    group: str, keys: tuple[str, ...], limit: int | None, as_json: bool, settings: Settings
+) -> int:
+    """Print the row of GROUP at KEY=VALUE, read past every cache.
+
+    Exits 1 when there is no such row.
+    """
+    from headrace.cli.engines import open_online
+    from headrace.registry.errors import CatalogMissing
+
+    engine = open_online(settings.online, read_only=True)
+    try:
+        text = asyncio.run(engine.catalog_reader().load())
+        if text is None:
+            raise CatalogMissing("no catalog was ever published; run `headrace apply` first")
+        row = _read(engine, text, group, keys, limit, now_ms=time.time_ns() // 1_000_000)
+    finally:
+        engine.close()
+    if as_json:
+        print_json(row)
+    else:
+        _print(row)
+    return EXIT_MISSING if row["status"] == "MISSING" else 0
+
+
+def _read(
+    engine: OnlineEngine,
+    text: bytes,
+    name: str,
+    keys: tuple[str, ...],
+    limit: int | None,
+    *,
+    now_ms: int,
+) -> dict[str, Any]:
+    from headrace.registry.watch import compile_document
+
+    catalog, document = compile_document(text)
+    group = _group(document, name)
+    if limit is not None and group.feature_type == "Object":
+        raise click.UsageError(f"`{name}` is an Object; only a History has a limit")
+    values = _key_values(group, keys)
+    key = catalog.encode_key(name, values)
+    row: dict[str, Any] = {"feature_group": name, "keys": values}
+    if group.feature_type == "History":
+        wanted = limit or group.max_events
+        events = engine.store.fetch_history(catalog, [key], limit=wanted, now_ms=now_ms)[0]
+        newest = events[0][0] if events else None
+        row |= {"status": _status(group, newest, now_ms), "event_time_ms": newest}
+        row["events"] = [{"event_time_ms": at_ms, "values": event} for at_ms, event in events]
+        return row
+    record = engine.store.fetch_object(catalog, [key], now_ms=now_ms)[0]
+    newest = None if record is None else record.newest_event_time_ms
+    row |= {"status": _status(group, newest, now_ms), "event_time_ms": newest}
+    if record is not None:
+        written = record.written
+        row["values"] = record.values
+        row["defaulted"] = [field for field in record.values if not written[field]]
+    return row
+
+
+def _status(group: Group, newest_ms: int | None, now_ms: int) -> str:
+    if newest_ms is None:
+        return "MISSING"
+    stale = group.max_age_ms is not None and now_ms - newest_ms > group.max_age_ms
+    return "STALE" if stale else "OK"
+
+
+def _group(document: CatalogDocument, name: str) -> Group:
+    from headrace.registry.names import did_you_mean
+
+    groups = {group.name: group for group in document.groups}
+    if name not in groups:
+        hint = did_you_mean(name, groups)
+        raise click.UsageError(f"there is no group `{name}` in the live catalog{hint}")
+    return groups[name]
+
+
+def _key_values(group: Group, pairs: tuple[str, ...]) -> dict[str, int | str]:
+    """`user_id=1001` by key field, each as its type."""
+    from headrace.registry.names import did_you_mean
+
+    types = {key.name: key.type for key in group.keys}
+    values: dict[str, int | str] = {}
+    for pair in pairs:
+        name, separator, text = pair.partition("=")
+        if not separator:
+            raise click.UsageError(f"expected KEY=VALUE, got `{pair}`")
+        if name not in types:
+            hint = did_you_mean(name, types)
+            raise click.UsageError(f"`{group.name}` has no key `{name}`{hint}")
+        if name in values:
+            raise click.UsageError(f"key `{name}` is given twice")
+        values[name] = text if types[name] == "Text" else _integer(name, text)
+    missing = [name for name in types if name not in values]
+    if missing:
+        raise click.UsageError(f"`{group.name}` also needs {', '.join(f'`{k}=`' for k in missing)}")
+    return values
+
+
+def _integer(name: str, text: str) -> int:
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 19):
+        raise click.UsageError(f"key `{name}` is an integer, got `{text}`")
+    return int(text)
+
+
+def _print(row: dict[str, Any]) -> None:
+    keys = " ".join(f"{name}={value}" for name, value in row["keys"].items())
+    click.echo(f"{row['feature_group']} {keys}  {row['status']}")
+    if "events" in row:
+        for event in row["events"]:
+            click.echo(f"{_instant(event['event_time_ms'])}  {_json(event['values'])}")
+        return
+    if "values" not in row:
+        return
+    click.echo(f"newest event time {_instant(row['event_time_ms'])}")
+    width = max(len(field) for field in row["values"])
+    for field, value in row["values"].items():
+        note = "  DEFAULTED" if field in row["defaulted"] else ""
+        click.echo(f"  {field:<{width}}  {_json(value)}{note}")
+
+
+def _instant(event_time_ms: int) -> str:
+    at = datetime.fromtimestamp(event_time_ms / 1000, UTC)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
