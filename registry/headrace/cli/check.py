@@ -38,8 +38,9 @@ def command(directory: Path | None, form: str, as_json: bool, settings: Settings
     loaded = load_registry(directory or Path(settings.registry))
     print_findings(loaded.findings, "json" if as_json else form)
     if form == "text" and not as_json:
-        groups, services = len(loaded.registry.groups), len(loaded.registry.services)
-        click.echo(f"{summary(loaded.findings)} in {groups} groups, {services} services", err=True)
+        groups = _counted(len(loaded.registry.groups), "group")
+        services = _counted(len(loaded.registry.services), "service")
+        click.echo(f"{summary(loaded.findings)} in {groups}, {services}", err=True)
     return EXIT_FOUND if loaded.errors else 0
 
 
