@@ -20,6 +20,7 @@ pub mod mutation;
 pub mod nearest;
 pub mod read;
 pub mod resolve;
+pub mod resp;
 pub mod schema;
 pub mod status;
 pub mod text;
