@@ -211,6 +211,10 @@ class LmdbStore:
     def put(self, name: str, value: bytes) -> None: ...
     def compare_and_put(self, name: str, expected: bytes | None, value: bytes) -> bool:
         """Put only while the present value is `expected` (None: absent); True when it was put."""
+    def compare_and_put_all(
+        self, name: str, expected: bytes | None, values: Mapping[str, bytes]
+    ) -> bool:
+        """Put several values at once, only while the present value of `name` is `expected`."""
     def names(self, prefix: str) -> list[str]: ...
     def scan_keys(self, group_id: int) -> list[bytes]:
         """Distinct key bytes of a group, for tools and checks."""

@@ -119,7 +119,7 @@ impl Environment {
                     let map_size_bytes = opened.env.info().map_size;
                     drop(guard);
                     attempts = attempts.saturating_add(1);
-                    self.recover(error, map_size_bytes, attempts)?;
+                    self.recover(error.while_writing(), map_size_bytes, attempts)?;
                 }
             }
         }

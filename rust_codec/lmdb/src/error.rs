@@ -111,6 +111,22 @@ impl From<heed::Error> for Error {
     }
 }
 
+impl Error {
+    /// The same error, met while writing: LMDB reports a write that stopped short as EIO, and a full
+    /// disk is what stops one.
+    pub(crate) fn while_writing(self) -> Self {
+        match self {
+            Self::Engine(heed::Error::Io(reason)) if reason.raw_os_error() == Some(EIO) => {
+                Self::DiskFull(format!("a write stopped short: {reason}"))
+            }
+            other => other,
+        }
+    }
+}
+
+/// The same number on every Unix.
+const EIO: i32 = 5;
+
 fn is_full(reason: &std::io::Error) -> bool {
     use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
     matches!(reason.kind(), StorageFull | QuotaExceeded | FileTooLarge)

@@ -117,13 +117,25 @@ impl Store {
         expected: Option<&[u8]>,
         value: &[u8],
     ) -> Result<bool> {
+        self.compare_and_put_all(name, expected, &[(name, value)])
+    }
+
+    /// Sets several values in one transaction, only while the present value of `name` is `expected`.
+    pub fn compare_and_put_all(
+        &self,
+        name: &str,
+        expected: Option<&[u8]>,
+        values: &[(&str, &[u8])],
+    ) -> Result<bool> {
         let name = checked_name(name)?.as_bytes();
         self.environment.write(|opened| {
             let mut transaction = opened.env.write_txn()?;
             if opened.names.get(&transaction, name)? != expected {
                 return Ok(false);
             }
-            opened.names.put(&mut transaction, name, value)?;
+            for (name, value) in values {
+                opened.names.put(&mut transaction, checked_name(name)?.as_bytes(), value)?;
+            }
             transaction.commit()?;
             Ok(true)
         })

@@ -1,5 +1,6 @@
 //! `LmdbStore`: the embedded online store's handle.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use headrace_codec::catalog::{Catalog as CoreCatalog, Group};
@@ -119,6 +120,22 @@ impl LmdbStore {
         value: &[u8],
     ) -> PyResult<bool> {
         py.detach(|| self.store.compare_and_put(name, expected, value))
+            .map_err(|failure| raise(py, &failure))
+    }
+
+    /// Put several values at once, only while the present value of `name` is `expected`.
+    #[expect(clippy::needless_pass_by_value, reason = "PyO3 extracts arguments by value")]
+    #[pyo3(signature = (name, expected, values))]
+    fn compare_and_put_all(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        expected: Option<&[u8]>,
+        values: BTreeMap<String, PyBackedBytes>,
+    ) -> PyResult<bool> {
+        let values: Vec<(&str, &[u8])> =
+            values.iter().map(|(name, value)| (&**name, &**value)).collect();
+        py.detach(|| self.store.compare_and_put_all(name, expected, &values))
             .map_err(|failure| raise(py, &failure))
     }
 
