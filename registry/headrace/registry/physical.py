@@ -24,6 +24,12 @@ FIELD_NAME: Final = re.compile(r"[a-z][a-z0-9_]*\Z")
 RESERVED_KEY_NAMES: Final = frozenset({"record", "patch", "event", "event_time", "event_id"})
 """Columns of our own in the tables of the online store."""
 
+CATALOG_GENERATION: Final = "catalog/generation"
+"""Named value of an embedded store: the live generation in decimal digits."""
+
+CATALOG_DOCUMENT: Final = "catalog/document"
+"""Named value of an embedded store: the live catalog document."""
+
 Role = Literal["writer", "downsync"]
 Topic = Literal["realtime", "bulk", "dead-letters"]
 

@@ -1,0 +1,1 @@
+"""Reading adapters of the online stores."""

@@ -1,0 +1,1 @@
+"""Writing adapters of the online stores: cells, catalog, tables and sync state."""
