@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headrace.registry.catalog import Group
+from headrace.registry.physical import quoted
 from headrace.sync.errors import OfflineUnavailable
 from headrace.sync.offline.files import OfflineFiles, appearing
 from headrace.sync.offline.ports import (
@@ -37,7 +38,6 @@ from headrace.sync.offline.relations import (
     changed_rows,
     latest_rows,
     names,
-    quoted,
     settled_rows,
     stored_rows,
     text_literal,

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from headrace.registry.catalog import Group
+from headrace.registry.physical import table_name
 from headrace.sync.errors import RunConflict
 from headrace.sync.offline.ports import LogRange
 
@@ -37,10 +38,10 @@ class OfflineFiles:
 
     def stored(self, group: Group) -> list[Path]:
         """Every file that holds rows of the group, in a stable order."""
-        return sorted((self._root / offline_table(group)).glob("*/*.parquet"))
+        return sorted((self._root / table_name(group.name)).glob("*/*.parquet"))
 
     def transformed(self, group: Group, run_id: str) -> Path:
-        return self._root / offline_table(group) / "transform" / f"{run_id}.parquet"
+        return self._root / table_name(group.name) / "transform" / f"{run_id}.parquet"
 
     def sent(self, group: Group) -> Path:
         return self._memory(group) / "sent.parquet"
@@ -50,7 +51,7 @@ class OfflineFiles:
 
     def ranged(self, group: Group, token: LogRange) -> Path:
         name = f"{token.topic}-{token.partition}-{token.first_offset}-{token.next_offset}.parquet"
-        return self._root / offline_table(group) / "downsync" / name
+        return self._root / table_name(group.name) / "downsync" / name
 
     def overlapping(self, group: Group, token: LogRange) -> list[Path]:
         """Files of ranges that share an offset with `token`, its own file excepted."""
@@ -89,12 +90,7 @@ class OfflineFiles:
             os.close(self._locks.popitem()[1])
 
     def _memory(self, group: Group) -> Path:
-        return self._root / "_sync" / offline_table(group)
-
-
-def offline_table(group: Group) -> str:
-    """The group's folder, such as `flights__plane_stats_v1`."""
-    return group.name.replace("::", "__").replace("-", "_")
+        return self._root / "_sync" / table_name(group.name)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from headrace.registry.catalog import Group
+from headrace.registry.physical import quoted
 from headrace.sync.offline.types import (
     DELETED,
     EVENT_TIME,
@@ -28,10 +29,6 @@ from headrace.sync.offline.types import (
 
 ROW_HASH = "_row_hash"
 MOMENT = "_moment"
-
-
-def quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def cast(column: Column) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import duckdb
 
 from headrace.registry.catalog import Group
+from headrace.registry.physical import quoted
 from headrace.sync.errors import OfflineSchemaMismatch
 from headrace.sync.offline.ports import TransformRun
 from headrace.sync.offline.relations import (
@@ -20,7 +21,6 @@ from headrace.sync.offline.relations import (
     cast,
     instant,
     names,
-    quoted,
     row_hash,
     text_literal,
 )
@@ -71,9 +71,9 @@ def _show_sources(connection: duckdb.DuckDBPyConnection, sources: Path) -> None:
     for path in sorted(sources.iterdir()) if sources.is_dir() else ():
         reader = _READERS.get(path.suffix)
         if reader is not None:
-            view = quoted(path.stem)
+            view = path.stem.replace('"', '""')
             query = f"FROM {reader}({text_literal(str(path))})"
-            connection.execute(f"CREATE TEMP VIEW {view} AS {query}")
+            connection.execute(f'CREATE TEMP VIEW "{view}" AS {query}')
 
 
 def _single_query(run: TransformRun, group: Group) -> str:

@@ -1,4 +1,4 @@
-"""The type table: each declared type, its DuckDB type and its Arrow type. There is no other.
+"""Columns of offline tables and how their declared types look in Arrow and DuckDB.
 
 `RowColumns` lists the columns of a group's offline table: key fields, value fields, the offline
 `updated_at` column when it is none of these, then the columns that every table has.
@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Protocol, cast
 
@@ -14,19 +13,19 @@ import msgspec
 import pyarrow as pa
 
 from headrace.registry.catalog import Group, KeyField, ValueField
+from headrace.registry.field_types import FieldType, parse_type
 
-_SCALARS: dict[str, tuple[str, pa.DataType]] = {
-    "Boolean": ("BOOLEAN", pa.bool_()),
-    "Integer": ("INTEGER", pa.int32()),
-    "Long": ("BIGINT", pa.int64()),
-    "Float": ("FLOAT", pa.float32()),
-    "Double": ("DOUBLE", pa.float64()),
-    "Text": ("VARCHAR", pa.string()),
-    "Bytes": ("BLOB", pa.binary()),
-    "Date": ("DATE", pa.date32()),
-    "Timestamp": ("TIMESTAMPTZ", pa.timestamp("us", tz="UTC")),
+_ARROW: dict[str, pa.DataType] = {
+    "Boolean": pa.bool_(),
+    "Integer": pa.int32(),
+    "Long": pa.int64(),
+    "Float": pa.float32(),
+    "Double": pa.float64(),
+    "Text": pa.string(),
+    "Bytes": pa.binary(),
+    "Date": pa.date32(),
+    "Timestamp": pa.timestamp("us", tz="UTC"),
 }
-_COMPOUND = re.compile(r"(List|Vector)<(\w+)>")
 
 _INTEGERS = frozenset(
     {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"}
@@ -45,6 +44,9 @@ _FITTING: dict[str, frozenset[str]] = {
     "Date": frozenset({"DATE"}),
     "Timestamp": _INSTANTS,
 }
+
+UNTYPED = '"NULL"'
+"""DuckDB's type of a bare NULL."""
 
 EVENT_TIME = "_event_time"
 SOURCE = "_source"
@@ -126,43 +128,30 @@ def arrow_rows(columns: Sequence[Column], rows: Sequence[Mapping[str, object]]) 
 
 def duckdb_type(declared: str) -> str:
     """The DuckDB type of a declared type, such as `FLOAT[64]` for `Vector<64>`."""
-    shape, inner = _split(declared)
-    if shape == "Vector":
-        return f"FLOAT[{inner}]"
-    return _SCALARS[inner][0] + ("[]" if shape == "List" else "")
+    return _parsed(declared).duckdb
 
 
 def fits(declared: str, offered: str) -> bool:
     """Whether a column of DuckDB type `offered` can be stored as `declared` without losing anything
     but range (checked by the cast) or float precision. Never a fraction into an integer."""
-    shape, inner = _split(declared)
     item, brackets, _ = offered.partition("[")
-    if offered in {'"NULL"', "NULL"}:
-        return True
-    if shape != "":
-        scalar = "Float" if shape == "Vector" else inner
-        return brackets != "" and (_plain(item) in _FITTING[scalar] or _plain(item) in {'"NULL"'})
-    return brackets == "" and _plain(item) in _FITTING[inner]
+    scalar = item.partition("(")[0]
+    wanted = _parsed(declared)
+    if scalar == UNTYPED:
+        return wanted.is_list or not brackets
+    return wanted.is_list == bool(brackets) and scalar in _FITTING[wanted.scalar.name]
 
 
 def sql_literal(declared: str, default: object) -> str:
     """A default value (in the form answers print, semantics 10) as a DuckDB expression."""
-    shape, inner = _split(declared)
     if isinstance(default, list | tuple):
-        scalar = "Float" if shape == "Vector" else inner
+        scalar = _parsed(declared).scalar.name
         items = ", ".join(sql_literal(scalar, item) for item in default)
         return f"CAST([{items}] AS {duckdb_type(declared)})"
     text = str(default).replace("'", "''")
-    if inner == "Bytes":
+    if declared == "Bytes":
         return f"from_base64('{text}')"
     return f"CAST('{text}' AS {duckdb_type(declared)})"
-
-
-def _arrow_type(declared: str) -> object:
-    shape, inner = _split(declared)
-    if shape == "Vector":
-        return pa.list_(pa.float32(), int(inner))
-    return pa.list_(_SCALARS[inner][1]) if shape == "List" else _SCALARS[inner][1]
 
 
 def _column(field: KeyField | ValueField) -> Column:
@@ -171,10 +160,16 @@ def _column(field: KeyField | ValueField) -> Column:
     return Column(field.name, field.type, nullable=field.nullable, default=field.default)
 
 
-def _split(declared: str) -> tuple[str, str]:
-    compound = _COMPOUND.fullmatch(declared)
-    return (compound[1], compound[2]) if compound else ("", declared)
+def _arrow_type(declared: str) -> object:
+    wanted = _parsed(declared)
+    item = _ARROW[wanted.scalar.name]
+    if not wanted.is_list:
+        return item
+    return pa.list_(item) if wanted.size is None else pa.list_(item, wanted.size)
 
 
-def _plain(offered: str) -> str:
-    return offered.partition("(")[0]
+def _parsed(declared: str) -> FieldType:
+    parsed = parse_type(declared)
+    if parsed is None:
+        raise ValueError(f"`{declared}` in the catalog is no type that this version knows")
+    return parsed
