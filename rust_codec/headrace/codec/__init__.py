@@ -12,7 +12,9 @@ from headrace.codec._codec import (
     EncodeError,
     FoldedRecord,
     LmdbStore,
+    ReadEngine,
     SchemaError,
+    StaleCatalog,
     StoreError,
 )
 
@@ -24,6 +26,8 @@ __all__ = [
     "EncodeError",
     "FoldedRecord",
     "LmdbStore",
+    "ReadEngine",
     "SchemaError",
+    "StaleCatalog",
     "StoreError",
 ]

@@ -224,4 +224,51 @@ class LmdbStore:
         """Free the reader slots of processes that died; returns how many there were."""
     def close(self) -> None: ...
 
+class StaleCatalog(Exception):
+    """A stored row was written under a newer catalog: load it once and read again (semantics 20)."""
+
+@final
+class ReadEngine:
+    """Answers read requests (product 4) under the catalog in force: bytes in, bytes out.
+
+    No Python object is made for a key, a row or a value, and no body makes a call raise anything
+    but `StaleCatalog`. Safe to share between threads.
+    """
+
+    def __new__(
+        cls, *, keys_max: int = 1000, reads_max: int = 64, rows_max: int = 4000
+    ) -> ReadEngine:
+        """Bounds of one request: keys a read, reads, rows in all."""
+    def install(self, catalog: Catalog) -> None:
+        """Put a catalog into force for every request that starts from now on; forgets all plans."""
+    @property
+    def generation(self) -> int:
+        """Generation of the catalog in force, 0 without one."""
+    def read(
+        self,
+        store: LmdbStore,
+        body: bytes,
+        *,
+        accept: int,
+        now_ms: int,
+        request_id: bytes,
+        keep_alive: bool,
+        reloaded: bool = False,
+    ) -> bytes:
+        """The whole HTTP/1.1 response to a request body, head included.
+
+        `accept` is 0 for JSON, 1 for the Avro envelope. A caller's mistake is a finished
+        problem+json response. Raises `StaleCatalog` when a stored row was written under a schema
+        that the catalog in force lacks; with `reloaded`, once the newest catalog is installed, such
+        a row is UNAVAILABLE instead. `request_id` is left out of the head unless it is 1 to 64 of
+        `[A-Za-z0-9._-]`.
+        """
+    def counters(self) -> dict[str, int]:
+        """Totals since start: `requests/OUTCOME` (whole, partial, refused, unavailable,
+        stale_catalog), `plans/hit`, `plans/miss` and `rows/STATUS/GROUP`, a row under its worst
+        status."""
+    @staticmethod
+    def envelope_schema() -> str:
+        """The Avro schema (JSON text) of an Avro answer."""
+
 FORMAT_VERSION: Final[int]

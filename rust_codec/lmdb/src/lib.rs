@@ -16,10 +16,12 @@ mod environment;
 mod error;
 pub mod layout;
 mod read;
+mod rows;
 mod store;
 
 pub use apply::Applied;
 pub use error::{Error, Result};
 pub use layout::{Cells, ObjectRow};
 pub use read::{Event, Events, ReadTransaction};
+pub use rows::row_error;
 pub use store::{Options, Statistics, Store};

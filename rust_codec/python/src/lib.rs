@@ -3,6 +3,7 @@
 mod catalog;
 mod error;
 mod lmdb;
+mod read;
 mod record;
 
 /// The extension module `headrace.codec._codec`.
@@ -14,6 +15,8 @@ mod _codec {
     use crate::error::{CodecError, DecodeError, EncodeError, SchemaError};
     #[pymodule_export]
     use crate::lmdb::{LmdbStore, StoreError};
+    #[pymodule_export]
+    use crate::read::{ReadEngine, StaleCatalog};
     #[pymodule_export]
     use crate::record::FoldedRecord;
 

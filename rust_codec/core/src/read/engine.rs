@@ -19,6 +19,8 @@ use crate::catalog::Catalog;
 
 /// Most bytes that a buffer keeps between requests.
 const ROOM_BYTES_MAX: usize = 4 << 20;
+/// Room that is left for a head; the longest one takes some 300 bytes.
+const HEAD_BYTES: usize = 512;
 /// Most sets of buffers that are kept.
 const ROOMS_MAX: usize = 16;
 
@@ -65,7 +67,8 @@ struct Room {
     json: answer::Room,
     avro: envelope::Room,
     head: Vec<u8>,
-    body: Vec<u8>,
+    /// The body behind room for the head, which is known last.
+    response: Vec<u8>,
 }
 
 /// A request whose names are resolved and whose keys are encoded.
@@ -110,16 +113,19 @@ impl Engine {
     }
 
     /// Answers a request from a source, which is opened only for a request that is right, and
-    /// gives the response's head and body to `deliver`.
+    /// gives the whole response, head included, to `deliver`.
     pub fn read<S: RowSource, T>(
         &self,
         call: &ReadCall<'_>,
         open: impl FnOnce() -> std::result::Result<S, RowError>,
-        deliver: impl FnOnce(&[u8], &[u8]) -> T,
+        deliver: impl FnOnce(&[u8]) -> T,
     ) -> std::result::Result<T, StaleCatalog> {
         let mut room = lock(&self.rooms).pop().unwrap_or_default();
         let answered = self.answer(call, open, &mut room);
-        let delivered = answered.map(|()| deliver(&room.head, &room.body));
+        let delivered = answered.map(|start| {
+            // The head ends where the body starts.
+            deliver(room.response.get(start..).unwrap_or_default())
+        });
         self.give_back(room);
         delivered
     }
@@ -129,9 +135,9 @@ impl Engine {
         call: &ReadCall<'_>,
         open: impl FnOnce() -> std::result::Result<S, RowError>,
         room: &mut Room,
-    ) -> std::result::Result<(), StaleCatalog> {
-        room.body.clear();
-        room.head.clear();
+    ) -> std::result::Result<usize, StaleCatalog> {
+        room.response.clear();
+        room.response.resize(HEAD_BYTES, 0);
         let installed = self.installed();
         let generation = installed.as_ref().map_or(0, |found| found.catalog.generation);
         let end = match self.prepare(installed.as_deref(), call.body, call.accept, room) {
@@ -144,8 +150,7 @@ impl Engine {
                 Err(error) => self.run(&prepared.plan, &mut NoRows(error), call.now_ms, room)?,
             },
         };
-        self.finish(end, call, generation, room);
-        Ok(())
+        Ok(self.finish(end, call, generation, room))
     }
 
     /// Resolves a body and encodes its keys into `room`.
@@ -221,7 +226,7 @@ impl Engine {
         now_ms: i64,
         room: &mut Room,
     ) -> std::result::Result<End, StaleCatalog> {
-        let (keys, out) = (&room.keys, &mut room.body);
+        let (keys, out) = (&room.keys, &mut room.response);
         let tally = match plan.accept {
             Accept::Json => {
                 let mut writer = Json::new(out, &mut room.json, plan, now_ms);
@@ -236,8 +241,8 @@ impl Engine {
         Ok(End::of(plan, &tally))
     }
 
-    /// Writes the head, and a problem's body.
-    fn finish(&self, end: End, call: &ReadCall<'_>, generation: u64, room: &mut Room) {
+    /// Writes the head, and a problem's body; returns where the response starts.
+    fn finish(&self, end: End, call: &ReadCall<'_>, generation: u64, room: &mut Room) -> usize {
         let (status, content_type, outcome) = match end {
             End::Whole | End::Partial => {
                 let whole = matches!(end, End::Whole);
@@ -246,8 +251,8 @@ impl Engine {
                 (200, if json { head::JSON } else { head::AVRO }, outcome)
             }
             End::Problem(problem) => {
-                room.body.clear();
-                problem.write_json(&mut room.body);
+                room.response.truncate(HEAD_BYTES);
+                problem.write_json(&mut room.response);
                 let status = problem.code().status();
                 let outcome = if status < 500 { Outcome::Refused } else { Outcome::Unavailable };
                 (status, head::PROBLEM, outcome)
@@ -257,13 +262,19 @@ impl Engine {
         let head = Head {
             status,
             content_type,
-            content_length: room.body.len(),
+            content_length: room.response.len().saturating_sub(HEAD_BYTES),
             request_id: call.request_id,
             generation,
             retry_after: (status == 503).then_some(RETRY_AFTER_SECONDS),
             keep_alive: call.keep_alive,
         };
+        room.head.clear();
         head.write(&mut room.head);
+        let start = HEAD_BYTES.saturating_sub(room.head.len());
+        if let Some(place) = room.response.get_mut(start..HEAD_BYTES) {
+            place.copy_from_slice(&room.head);
+        }
+        start
     }
 
     fn installed(&self) -> Option<Arc<Installed>> {
@@ -272,7 +283,7 @@ impl Engine {
 
     fn give_back(&self, room: Room) {
         let mut rooms = lock(&self.rooms);
-        if rooms.len() < ROOMS_MAX && room.body.capacity() <= ROOM_BYTES_MAX {
+        if rooms.len() < ROOMS_MAX && room.response.capacity() <= ROOM_BYTES_MAX {
             rooms.push(room);
         }
     }

@@ -227,9 +227,10 @@ impl Fixture {
     pub(crate) fn call(&self, call: &ReadCall<'_>) -> Result<Response, StaleCatalog> {
         let open =
             || if self.memory.closed { Err(RowError::Unavailable) } else { Ok(&self.memory) };
-        self.engine.read(call, open, |head, body| Response {
-            head: String::from_utf8(head.to_vec()).unwrap(),
-            body: body.to_vec(),
+        self.engine.read(call, open, |response| {
+            let end = response.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+            let (head, body) = response.split_at(end);
+            Response { head: String::from_utf8(head.to_vec()).unwrap(), body: body.to_vec() }
         })
     }
 

@@ -1,0 +1,42 @@
+//! A snapshot as the read path's source of rows.
+
+use headrace_codec::read::row::{RowError, RowSource};
+
+use crate::error::Error;
+use crate::read::ReadTransaction;
+
+impl RowSource for ReadTransaction<'_> {
+    fn object<'s>(
+        &'s self,
+        key: &[u8],
+        cells: &mut Vec<(u16, &'s [u8])>,
+    ) -> Result<Option<i64>, RowError> {
+        let Some(row) = self.object_row(key).map_err(|error| row_error(&error))? else {
+            return Ok(None);
+        };
+        cells.extend(row.cells());
+        Ok(row.delete_timestamp())
+    }
+
+    fn events<'s>(
+        &'s self,
+        key: &[u8],
+        limit: usize,
+        events: &mut Vec<(i64, &'s [u8])>,
+    ) -> Result<(), RowError> {
+        for event in Self::events(self, key, limit).map_err(|error| row_error(&error))? {
+            let event = event.map_err(|error| row_error(&error))?;
+            events.push((event.event_time_ms, event.cell));
+        }
+        Ok(())
+    }
+}
+
+/// Damaged bytes are CORRUPT; whatever else fails, the row was not reached.
+#[must_use]
+pub fn row_error(error: &Error) -> RowError {
+    match error {
+        Error::Corrupt(_) => RowError::Corrupt,
+        _ => RowError::Unavailable,
+    }
+}
