@@ -321,6 +321,8 @@ impl<'a> Reader<'a> {
         self.skip_space();
         self.rest =
             self.rest.strip_prefix(':').ok_or_else(|| self.malformed("`:` was expected"))?;
+        // So that the offset after a name is the offset of its value.
+        self.skip_space();
         Ok(())
     }
 

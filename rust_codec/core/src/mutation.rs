@@ -1,5 +1,7 @@
 //! What a command becomes: writes, each for one store row.
 
+use crate::format::WRITE_TIMESTAMP_PER_MS;
+
 /// What a write does to its row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MutationKind {
@@ -32,4 +34,18 @@ pub struct Mutation<'a> {
     pub expires_at_ms: Option<i64>,
     /// The sealed cell; empty for deletes.
     pub cell: &'a [u8],
+}
+
+impl Mutation<'_> {
+    /// The id of the group that the key begins with.
+    #[must_use]
+    pub fn group_id(&self) -> u32 {
+        self.key.first_chunk().map_or(0, |id| u32::from_be_bytes(*id))
+    }
+
+    /// Event time in ms.
+    #[must_use]
+    pub const fn event_time_ms(&self) -> i64 {
+        self.write_timestamp.div_euclid(WRITE_TIMESTAMP_PER_MS)
+    }
 }

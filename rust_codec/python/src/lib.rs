@@ -1,6 +1,7 @@
 //! The thin Python binding: no logic, no arithmetic. `_codec.pyi` is its contract.
 
 mod catalog;
+mod command;
 mod error;
 mod lmdb;
 mod read;
@@ -11,6 +12,8 @@ mod record;
 mod _codec {
     #[pymodule_export]
     use crate::catalog::Catalog;
+    #[pymodule_export]
+    use crate::command::{CommandBatch, Mutation, Rejection, encode_commands, partition_key};
     #[pymodule_export]
     use crate::error::{CodecError, DecodeError, EncodeError, SchemaError};
     #[pymodule_export]

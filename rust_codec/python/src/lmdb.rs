@@ -14,6 +14,7 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
 use crate::catalog::Catalog;
+use crate::command::CommandBatch;
 use crate::error;
 use crate::record::{self, FoldedRecord};
 
@@ -55,6 +56,21 @@ impl LmdbStore {
         let options = Options { map_size_bytes, read_only };
         let opened = py.detach(|| Store::open(Path::new(path), options));
         Ok(Self { store: opened.map_err(|failure| raise(py, &failure))? })
+    }
+
+    /// Write a batch in one transaction; durable when this returns.
+    #[pyo3(signature = (batch, catalog, *, now_ms))]
+    fn apply(
+        &self,
+        py: Python<'_>,
+        batch: &CommandBatch,
+        catalog: &Catalog,
+        now_ms: i64,
+    ) -> PyResult<()> {
+        let (batch, catalog) = (&batch.core, &catalog.core);
+        py.detach(|| self.store.apply(batch.mutations(), catalog, now_ms))
+            .map(drop)
+            .map_err(|failure| raise(py, &failure))
     }
 
     /// Folded records, one per key, None where no live cell is left.
