@@ -23,7 +23,7 @@ from headrace.registry.model import (
     Service,
 )
 from headrace.registry.names import did_you_mean
-from headrace.registry.rules import check_registry
+from headrace.registry.rules import READING_RULES, check_registry
 from headrace.registry.values import UNREADABLE, Reader, Reading, Unreadable
 from headrace.registry.yaml_tree import (
     FILE_BYTES_MAX,
@@ -38,6 +38,10 @@ from headrace.registry.yaml_tree import (
 
 FILES_MAX: Final = 10_000
 """Most files of one registry."""
+
+_YAML_RULES: Final = frozenset(
+    rule.id for rule in READING_RULES if rule.id.startswith(("YAML_", "SCALAR_"))
+)
 
 
 class Loaded(NamedTuple):
@@ -81,7 +85,15 @@ def load_texts(texts: Mapping[str, bytes], folder: str = ".") -> Loaded:
         principals=None if principals is None else tuple(principals),
     )
     findings += check_registry(registry)
-    return Loaded(registry, sorted(findings))
+    return Loaded(registry, sorted(_first_causes(findings)))
+
+
+def _first_causes(findings: list[Finding]) -> Iterator[Finding]:
+    """Leave out what only follows from YAML that was refused at the same place."""
+    refused = {finding[:3] for finding in findings if finding.rule in _YAML_RULES}
+    for finding in findings:
+        if finding.rule in _YAML_RULES or finding[:3] not in refused:
+            yield finding
 
 
 def _read_files(folder: Path, reading: Reading) -> dict[str, bytes]:
@@ -150,6 +162,8 @@ def _members(
     for key, (mark, value) in node.entries.items():
         reader = known.get(key)
         if reader is None:
+            if reading.is_full:
+                break
             sentence = f"`{shown(key)}` is not a member of {what}{did_you_mean(key, known)}"
             reading.report(mark, "MEMBER_KNOWN", sentence)
             continue

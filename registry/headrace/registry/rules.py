@@ -68,6 +68,7 @@ READING_RULES = (
     ReadingRule("YAML_KEY_IS_NAME", "A key is a scalar."),
     ReadingRule("YAML_KEY_LENGTH", "A key has at most 256 characters."),
     ReadingRule("YAML_DEPTH_BOUNDED", "Nesting ends at 16."),
+    ReadingRule("YAML_NODES_BOUNDED", "A file has at most 20,000 keys and values."),
     ReadingRule("SCALAR_UNAMBIGUOUS", "Every YAML library reads a plain scalar alike."),
     ReadingRule("VALUE_TYPED", "A member has a value of its type."),
     ReadingRule("MEMBER_KNOWN", "A member is one that we know."),

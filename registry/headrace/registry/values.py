@@ -32,6 +32,9 @@ from headrace.registry.yaml_tree import (
 DURATION_MAX_MS: Final = 10**15
 """Only a bound for arithmetic; the rules have tighter ones."""
 
+FINDINGS_MAX: Final = 500
+"""After so many findings no further members of a file are read."""
+
 _DURATION = re.compile(r"(0|[1-9][0-9]{0,11})(ms|s|m|h|d)\Z")
 _UNIT_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -49,6 +52,11 @@ class Reading:
     def __init__(self, path: str) -> None:
         self.path = path
         self.findings: list[Finding] = []
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more findings would only bury the first ones."""
+        return len(self.findings) >= FINDINGS_MAX
 
     def report(self, mark: Mark, rule: str, sentence: str) -> Unreadable:
         self.findings.append(Finding(self.path, mark.line, mark.column, rule, sentence))

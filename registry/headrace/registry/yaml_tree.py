@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, NoReturn, TypeAlias
 
 import msgspec
 import yaml
@@ -20,8 +20,10 @@ DEPTH_MAX: Final = 16
 """Deepest nesting; a registry needs six."""
 KEY_LENGTH_MAX: Final = 256
 """Longest mapping key, in characters."""
+NODES_MAX: Final = 20_000
+"""Most keys and values of a file: some 2,500 fields."""
 PROBLEMS_MAX: Final = 100
-"""Problems reported of one file; a file with more is some other format."""
+"""Reading ends at this many problems; a file with more is some other format."""
 
 
 class Mark(NamedTuple):
@@ -204,6 +206,7 @@ class _TreeBuilder:
         self._next_event = loader(text).get_event
         self._problems: list[YamlProblem] = []
         self._documents = 0
+        self._nodes = 0
 
     def build(self) -> ParsedYaml:
         root: YamlNode | None = None
@@ -215,9 +218,9 @@ class _TreeBuilder:
             # libyaml's reader, before there are lines: a control character.
             sentence = f"not YAML: {str(error).splitlines()[0]}"
             self._problems.append(YamlProblem(Mark(1, 1), "YAML_SYNTAX", sentence))
-        except _TooDeepError as error:
-            self._problems.append(error.problem)
-        return ParsedYaml(root, sorted(self._problems)[:PROBLEMS_MAX])
+        except _EndOfReadingError:
+            root = None
+        return ParsedYaml(root, sorted(self._problems))
 
     def _documents_root(self) -> YamlNode | None:
         root: YamlNode | None = None
@@ -259,13 +262,17 @@ class _TreeBuilder:
                 keys[-1] = None
             if not isinstance(node, YamlScalar):
                 if len(stack) >= DEPTH_MAX:
-                    raise _TooDeepError(node.mark)
+                    self._end(node.mark, "YAML_DEPTH_BOUNDED", f"nesting deeper than {DEPTH_MAX}")
                 stack.append(node)
                 keys.append(None)
         return root
 
     def _open(self, event: yaml.Event) -> YamlNode:
         mark = _mark_of(event)
+        self._nodes += 1
+        if self._nodes > NODES_MAX:
+            sentence = f"more than {NODES_MAX} keys and values; split the file"
+            self._end(mark, "YAML_NODES_BOUNDED", sentence)
         if isinstance(event, yaml.ScalarEvent):
             if event.anchor is not None or event.tag is not None:
                 self._refuse_properties(event)
@@ -278,31 +285,34 @@ class _TreeBuilder:
                 return YamlSequence(mark, [])
             return YamlMapping(mark, {})
         sentence = f"alias `*{shown(str(getattr(event, 'anchor', '')))}`; write the value out"
-        self._problems.append(YamlProblem(mark, "YAML_NO_ALIASES", sentence))
+        self._add(mark, "YAML_NO_ALIASES", sentence)
         return YamlScalar(mark, "", plain=False)
 
     def _key(self, node: YamlNode) -> YamlScalar:
         if not isinstance(node, YamlScalar):
             sentence = "a list or mapping as a key; a key is a name"
-            self._problems.append(YamlProblem(node.mark, "YAML_KEY_IS_NAME", sentence))
-            return YamlScalar(node.mark, "", plain=False)
+            self._add(node.mark, "YAML_KEY_IS_NAME", sentence)
+            return _NO_KEY
         if node.plain and node.text == "<<":
             sentence = "merge key `<<`; write the members out"
-            self._problems.append(YamlProblem(node.mark, "YAML_NO_MERGE_KEYS", sentence))
-        elif is_ambiguous(node) or (node.plain and node.text in _WORDS):
-            self._problems.append(ambiguity(node))
+            self._add(node.mark, "YAML_NO_MERGE_KEYS", sentence)
+            return _NO_KEY
+        if is_ambiguous(node) or (node.plain and node.text in _WORDS):
+            self._add(*ambiguity(node))
         elif len(node.text) > KEY_LENGTH_MAX:
             sentence = f"key `{shown(node.text)}` is longer than {KEY_LENGTH_MAX} characters"
-            self._problems.append(YamlProblem(node.mark, "YAML_KEY_LENGTH", sentence))
+            self._add(node.mark, "YAML_KEY_LENGTH", sentence)
         return node
 
     def _enter(self, mapping: YamlMapping, key: YamlScalar, value: YamlNode) -> None:
+        if key is _NO_KEY:
+            return
         earlier = mapping.entries.get(key.text)
         if earlier is None:
             mapping.entries[key.text] = (key.mark, value)
             return
         sentence = f"`{shown(key.text)}` is already given on line {earlier[0].line}"
-        self._problems.append(YamlProblem(key.mark, "YAML_NO_DUPLICATE_KEYS", sentence))
+        self._add(key.mark, "YAML_NO_DUPLICATE_KEYS", sentence)
 
     def _refuse_properties(self, event: yaml.NodeEvent) -> None:
         if event.anchor is not None:
@@ -313,7 +323,16 @@ class _TreeBuilder:
             self._refuse(event, "YAML_NO_TAGS", f"tag `{shown(tag)}`; remove it")
 
     def _refuse(self, event: yaml.Event, rule: str, sentence: str) -> None:
-        self._problems.append(YamlProblem(_mark_of(event), rule, sentence))
+        self._add(_mark_of(event), rule, sentence)
+
+    def _add(self, mark: Mark, rule: str, sentence: str) -> None:
+        self._problems.append(YamlProblem(mark, rule, sentence))
+        if len(self._problems) == PROBLEMS_MAX:
+            raise _EndOfReadingError
+
+    def _end(self, mark: Mark, rule: str, sentence: str) -> NoReturn:
+        self._problems.append(YamlProblem(mark, rule, sentence))
+        raise _EndOfReadingError
 
 
 def _mark_of(event: yaml.Event) -> Mark:
@@ -322,13 +341,12 @@ def _mark_of(event: yaml.Event) -> Mark:
     return Mark(1, 1) if start is None else Mark(start.line + 1, start.column + 1)
 
 
-class _TooDeepError(Exception):
-    """Ends the reading of a file: nothing below is worth a look."""
+_NO_KEY: Final = YamlScalar(Mark(1, 1), "", plain=False)
+"""Stands for a key that was refused: what it leads to is read and left out."""
 
-    def __init__(self, mark: Mark) -> None:
-        super().__init__()
-        sentence = f"nesting deeper than {DEPTH_MAX}"
-        self.problem = YamlProblem(mark, "YAML_DEPTH_BOUNDED", sentence)
+
+class _EndOfReadingError(Exception):
+    """Ends the reading of a file: what follows is not worth a look."""
 
 
 def _syntax_problem(error: yaml.MarkedYAMLError) -> YamlProblem:
