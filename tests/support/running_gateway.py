@@ -160,6 +160,11 @@ class Running:
         lane: Lane = self.app.state.lane
         return lane
 
+    def forget(self) -> None:
+        """Count and remember from zero."""
+        self.engine.bodies.clear()
+        self.lane.telemetry.__init__()  # type: ignore[misc]  # the collector holds this very object
+
     async def connect(self, receive_buffer_bytes: int | None = None) -> Connection:
         """A raw connection; a small receive buffer makes a caller that is slow to read."""
         client = socket.socket()
@@ -307,7 +312,11 @@ async def running(
 
 def limits(**changes: float) -> Limits:
     """The limits of the product with changes, and a drain that waits for nobody."""
-    at_once = {"drain_notice_seconds": 0.0, "drain_quiet_seconds": 0.0}
+    at_once = {
+        "drain_notice_seconds": 0.0,
+        "drain_quiet_seconds": 0.0,
+        "drain_finish_seconds": 2,
+    }
     return msgspec.convert({**at_once, **changes}, Limits)
 
 

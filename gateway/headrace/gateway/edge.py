@@ -15,6 +15,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, ReceiveMessage,
 
 from headrace.gateway.errors import (
     PROBLEM_TYPE,
+    CallerGone,
     GatewayError,
     Overloaded,
     RefusedCaller,
@@ -65,6 +66,7 @@ class _Exchange:
         self._lane = lane
         self._generation = generation
         self._awaits_continue = False
+        self._gone = False
         inbound = None
         for name, value in scope["headers"]:
             if name == b"x-request-id":
@@ -76,9 +78,15 @@ class _Exchange:
 
     async def receive(self) -> ReceiveMessage:
         self._awaits_continue = False
-        return await self._receive()
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self._gone = True
+            raise CallerGone("the caller left before its request was whole")
+        return message
 
     async def send(self, message: Message) -> None:
+        if self._gone:
+            return
         if message["type"] == "http.response.start":
             message["headers"] = self._headers(message["headers"])
             template = self._scope.get("path_template") or "unmatched"

@@ -4,7 +4,7 @@ GatewayError
 ├── CallerError             the caller can repair the request
 │   ├── UnreadableRequest      UnsupportedMediaType      NotAcceptable
 │   ├── UnknownName            MissingParameter          BadKey
-│   └── RefusedCaller          BodyTooLarge
+│   └── RefusedCaller          BodyTooLarge          CallerGone
 └── Unavailable             retriable: the caller may try again after `retry_after_seconds`
     └── CatalogMissing         StoreUnavailable          LogUnavailable       Overloaded
 """
@@ -54,6 +54,12 @@ class NotAcceptable(CallerError):
 
 class BodyTooLarge(CallerError):
     code = "BODY_TOO_LARGE"
+
+
+class CallerGone(CallerError):
+    """The caller left before its request was whole; nobody reads the answer."""
+
+    code = "CALLER_GONE"
 
 
 class RefusedCaller(CallerError):

@@ -19,8 +19,9 @@ from typing import Any, cast
 
 import httptools
 from litestar import Litestar
+from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from headrace.gateway.errors import problem
@@ -58,13 +59,15 @@ def uvicorn_members() -> dict[str, tuple[str, ...]]:
             "connection_made", "connection_lost", "eof_received", "data_received",
             "on_message_begin", "on_url", "on_header", "on_headers_complete", "on_body",
             "on_message_complete", "on_response_complete", "shutdown", "pause_writing",
-            "resume_writing", "_unset_keepalive_if_required",
+            "resume_writing", "_unset_keepalive_if_required", "_start_asgi_task",
         ),
         "HttpToolsProtocol()": (
             "parser", "transport", "flow", "client", "url", "headers", "cycle", "pipeline",
             "loop", "config", "server_state", "expect_100_continue", "timeout_keep_alive_task",
         ),
-        "RequestResponseCycle()": ("response_complete", "keep_alive"),
+        "RequestResponseCycle()": (
+            "response_complete", "response_started", "keep_alive", "disconnected", "message_event",
+        ),
         "FlowControl()": (
             "write_paused", "pause_reading", "resume_reading",
         ),
@@ -136,6 +139,7 @@ class LaneProtocol(HttpToolsProtocol):
         # uvicorn forgets its parser at the end of the connection; this one is never None before.
         self._http: httptools.HttpRequestParser = self.parser  # pyright: ignore[reportAttributeAccessIssue]
         self._asgi_used = False
+        self._active: RequestResponseCycle
         self._stage = BETWEEN
         self._since = self._lane.sweep
         self._local = False
@@ -167,6 +171,8 @@ class LaneProtocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's never keeps one open
         """A caller that only ended its own side still gets the answers that are due."""
+        if self._stage == REST and not self._withdraw():
+            return False
         if not self._answer_due() or self.transport.is_closing():
             return False
         self._stage = ENDED
@@ -228,6 +234,8 @@ class LaneProtocol(HttpToolsProtocol):
             and not self._lane.overloaded
         ):
             self._stage = LANE
+        elif self._http.get_http_version() not in ("1.1", "1.0"):
+            self._refuse(505, "HTTP_VERSION", "this server speaks HTTP/1.1 and HTTP/1.0")
         else:
             self._fall_through()
 
@@ -256,6 +264,10 @@ class LaneProtocol(HttpToolsProtocol):
             super().on_message_complete()
             if len(self.pipeline) > self._lane.limits.queued_requests_max:
                 self._end_after_due()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._active = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -287,6 +299,11 @@ class LaneProtocol(HttpToolsProtocol):
             self.transport.close()
 
     @property
+    def receiving(self) -> bool:
+        """Whether a request has begun and not yet wholly come."""
+        return self._stage in (HEAD, LANE, REST)
+
+    @property
     def quiet(self) -> bool:
         """Nothing due, nothing under way, and nothing since the last sweep but one."""
         return (
@@ -309,10 +326,7 @@ class LaneProtocol(HttpToolsProtocol):
                 self.transport.close()
         elif age >= limits.receive_sweeps:
             self._cut("slow_sender")
-            if self._answer_due():
-                self.transport.abort()
-            else:
-                self._refuse(408, "REQUEST_TIMEOUT", "the request did not arrive in time")
+            self._refuse(408, "REQUEST_TIMEOUT", "the request did not arrive in time")
 
     def _takes_headers(self) -> bool:
         """Whether the headers leave nothing for Litestar to decide; notes what the answer needs."""
@@ -429,11 +443,27 @@ class LaneProtocol(HttpToolsProtocol):
             generation=self._lane.reads.generation_text,
         )
         self._lane.telemetry.count_request("protocol", status)
-        if self._answer_due():
+        if self._stage == REST and not self._withdraw():
+            self.transport.abort()
+        elif self._answer_due():
             self._last_words = response
             self._stage = ENDED
         else:
             self._end(response)
+
+    def _withdraw(self) -> bool:
+        """Take back the cycle whose body cannot be finished; False when its answer has begun."""
+        cycle = self.cycle
+        if self.pipeline and self.pipeline[0][0] is cycle:
+            self.pipeline.popleft()
+            self.cycle = self.pipeline[0][0] if self.pipeline else self._active
+            return True
+        if cycle.response_started:
+            return False
+        cycle.disconnected = True
+        cycle.response_complete = True
+        cycle.message_event.set()
+        return True
 
     def _end(self, response: bytes) -> None:
         """Send the last answer and our end of the connection, then read until the caller's.

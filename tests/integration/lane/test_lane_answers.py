@@ -7,15 +7,28 @@ import json
 from collections.abc import AsyncGenerator
 
 import pytest
+import pytest_asyncio
 from running_gateway import NOW_MS, Running, get, post, running, until
 
 from headrace.gateway.live_catalog import LiveCatalog
 
 
-@pytest.fixture
-async def gateway() -> AsyncGenerator[Running]:
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared() -> AsyncGenerator[Running]:
     async with running() as live:
         yield live
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def gateway(shared: Running) -> AsyncGenerator[Running]:
+    """The module's gateway, counting from zero."""
+    shared.forget()
+    yield shared
+    for connection in shared.connections:
+        connection.abort()
 
 
 async def test_a_plain_read_is_answered_by_the_lane(gateway: Running) -> None:
