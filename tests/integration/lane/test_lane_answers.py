@@ -12,7 +12,6 @@ from running_gateway import NOW_MS, Running, get, post, running, until
 
 from headrace.gateway.live_catalog import LiveCatalog
 
-
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
