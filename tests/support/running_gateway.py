@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 import msgspec
 from litestar import Litestar
 
-from headrace.codec import Catalog
+from headrace.codec import Catalog, ReadEngine, StaleCatalog
 from headrace.gateway.app import Ports, create_app
+from headrace.gateway.catalog_in_force import CatalogInForce
 from headrace.gateway.lane import Lane
 from headrace.gateway.limits import Limits
-from headrace.gateway.live_catalog import LiveCatalog
-from headrace.gateway.ports import Appended, StaleCatalog
+from headrace.gateway.ports import Appended, Reads, RowInspector
 from headrace.gateway.serve import GatewayServer, listen
+from headrace.gateway.stores.memory import MemoryCatalogReader
 from headrace.registry.catalog import (
     CatalogDocument,
     Group,
@@ -29,6 +30,8 @@ from headrace.registry.catalog import (
     ValueField,
     encode_document,
 )
+from headrace.registry.physical import CATALOG_DOCUMENT, CATALOG_GENERATION
+from headrace.registry.watch import CatalogWatcher
 
 NOW_MS = 1_700_000_000_000
 GROUP_NAME = "live::host-stat-v1"
@@ -99,12 +102,19 @@ class TinyEngine:
         self.installed.append(catalog.generation)
 
     def read(
-        self, body: bytes, *, accept: int, now_ms: int, request_id: bytes, keep_alive: bool
+        self,
+        body: bytes,
+        *,
+        accept: int,
+        now_ms: int,
+        request_id: bytes,
+        keep_alive: bool,
+        reloaded: bool = False,
     ) -> bytes:
         self.bodies.append(body)
         if self.fails:
             raise OSError("the store is gone")
-        if self.stale_left:
+        if self.stale_left and not reloaded:
             self.stale_left -= 1
             raise StaleCatalog
         asked = json.loads(body) if body[:1] == b"{" else {}
@@ -151,7 +161,9 @@ class Running:
     port: int
     app: Litestar
     engine: TinyEngine
-    live: LiveCatalog
+    in_force: CatalogInForce
+    watcher: CatalogWatcher
+    published: dict[str, bytes]
     server: GatewayServer
     connections: list[Connection] = field(default_factory=list)
 
@@ -263,24 +275,31 @@ def get(path: str, *headers: str) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
+def publish(published: dict[str, bytes], text: bytes, generation: int) -> None:
+    """What `apply` does to the named values of a store."""
+    published[CATALOG_DOCUMENT] = text
+    published[CATALOG_GENERATION] = b"%d" % generation
+
+
 def make_app(
-    engine: TinyEngine,
-    live: LiveCatalog,
+    engine: Reads,
+    in_force: CatalogInForce,
+    watcher: CatalogWatcher,
     *,
     bounds: Limits | None = None,
     appender: ListAppender | None = None,
+    inspector: RowInspector | None = None,
 ) -> Litestar:
-    """An application with a catalog in force."""
-    compiled = document()
-    catalog = Catalog(encode_document(compiled))
-    engine.install(catalog)
-    live.install(catalog, compiled)
+    """An application that follows a watcher."""
+    watcher.subscribe(lambda live: engine.install(live.compiled))
+    watcher.subscribe(lambda live: in_force.install(live.compiled, live.document))
     ports = Ports(
         engine=engine,
-        live=live,
+        in_force=in_force,
         clock=lambda: NOW_MS,
-        envelope_schema='{"type":"record","name":"ReadResponse","fields":[]}',
+        envelope_schema=ReadEngine.envelope_schema(),
         appender=appender or ListAppender(),
+        inspector=inspector,
     )
     return create_app(ports, bounds or limits())
 
@@ -289,18 +308,23 @@ def make_app(
 async def running(
     bounds: Limits | None = None,
     *,
-    live: LiveCatalog | None = None,
     appender: ListAppender | None = None,
+    published: dict[str, bytes] | None = None,
 ) -> AsyncGenerator[Running]:
     """Serve on a free loopback port; stopped and drained at the end."""
-    engine, live = TinyEngine(), live or LiveCatalog()
-    app = make_app(engine, live, bounds=bounds, appender=appender)
+    if published is None:
+        published = {}
+        publish(published, encode_document(document()), document().generation)
+    engine, watcher = TinyEngine(), CatalogWatcher(MemoryCatalogReader(published), lambda: NOW_MS)
+    in_force = CatalogInForce(watcher)
+    app = make_app(engine, in_force, watcher, bounds=bounds, appender=appender)
+    await watcher.refresh()
     server = GatewayServer(app)
     listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
     task = asyncio.create_task(server.serve_on(listener))
     await until(lambda: server.started or task.done())
-    gateway = Running(port, app, engine, live, server)
+    gateway = Running(port, app, engine, in_force, watcher, published, server)
     try:
         yield gateway
     finally:

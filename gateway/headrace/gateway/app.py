@@ -11,15 +11,15 @@ from litestar.datastructures import State
 from litestar.di import Provide
 
 from headrace.gateway import openapi
+from headrace.gateway.catalog_in_force import CatalogInForce
 from headrace.gateway.commands import CommandIntake
 from headrace.gateway.edge import REQUEST_ID_KEY, Edge
 from headrace.gateway.errors import PROBLEM_TYPE, refusal_of
 from headrace.gateway.explain import Explainer
 from headrace.gateway.lane import Lane
 from headrace.gateway.limits import Limits
-from headrace.gateway.live_catalog import LiveCatalog
 from headrace.gateway.negotiation import RequestIds
-from headrace.gateway.ports import Clock, CommandAppender, ReadCall, RowInspector
+from headrace.gateway.ports import Clock, CommandAppender, Reads, RowInspector
 from headrace.gateway.read_path import ReadPath
 from headrace.gateway.release import program_version
 from headrace.gateway.routes import ROUTES, Gateway
@@ -31,8 +31,8 @@ logger = logging.getLogger(__name__)
 class Ports(msgspec.Struct, frozen=True, kw_only=True):
     """What the application is plugged into."""
 
-    engine: ReadCall
-    live: LiveCatalog
+    engine: Reads
+    in_force: CatalogInForce
     clock: Clock
     envelope_schema: str
     """Avro schema (JSON text) of the Avro answer."""
@@ -43,14 +43,14 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
 def create_app(ports: Ports, limits: Limits, request_ids: RequestIds | None = None) -> Litestar:
     """Build the application; `app.state.lane` is what `LaneProtocol` looks for."""
     telemetry = Telemetry()
-    reads = ReadPath(ports.engine, ports.live, ports.clock, telemetry)
+    reads = ReadPath(ports.engine, ports.in_force, ports.clock, telemetry)
     lane = Lane(reads, limits, telemetry, request_ids or RequestIds())
     gateway = Gateway(
-        live=ports.live,
+        in_force=ports.in_force,
         reads=reads,
         lane=lane,
-        commands=CommandIntake(ports.live, ports.appender, ports.clock),
-        explainer=Explainer(ports.live, ports.inspector, ports.clock),
+        commands=CommandIntake(ports.in_force, ports.appender, ports.clock),
+        explainer=Explainer(ports.in_force, ports.inspector, ports.clock),
         exposition=Exposition(GatewayCollector(telemetry, _gauges(ports, lane))),
         envelope_schema=ports.envelope_schema,
     )
@@ -63,7 +63,7 @@ def create_app(ports: Ports, limits: Limits, request_ids: RequestIds | None = No
         logging_config=None,
         state=State({"lane": lane, "gateway": gateway}),
     )
-    app.asgi_handler = Edge(app.asgi_handler, lane, ports.live)
+    app.asgi_handler = Edge(app.asgi_handler, lane, ports.in_force)
     return app
 
 
@@ -82,10 +82,10 @@ def answer_with_problem(request: Request[Any, Any, Any], error: Exception) -> Re
 
 
 def _gauges(ports: Ports, lane: Lane) -> Gauges:
-    live = ports.live
+    in_force = ports.in_force
     return Gauges(
-        generation=lambda: live.generation,
-        catalog_rejected=lambda: live.rejected is not None,
+        generation=lambda: in_force.generation,
+        catalog_rejected=lambda: in_force.rejected is not None,
         draining=lambda: lane.draining,
         held_bytes=lambda: lane.held_bytes,
         connections=lambda: len(lane.connections),

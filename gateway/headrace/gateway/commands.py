@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from headrace.codec import encode_commands
+from headrace.gateway.catalog_in_force import CatalogInForce
 from headrace.gateway.errors import LogUnavailable, UnreadableRequest
-from headrace.gateway.live_catalog import LiveCatalog
 from headrace.gateway.ports import Clock, CommandAppender
 from headrace.gateway.wire import AppendedShape, CommandsShape, RefusedShape
 
@@ -18,8 +19,10 @@ _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 class CommandIntake:
     """From HTTP to the log; refused commands go back, not to dead letters (semantics 17)."""
 
-    def __init__(self, live: LiveCatalog, appender: CommandAppender | None, clock: Clock) -> None:
-        self._live = live
+    def __init__(
+        self, in_force: CatalogInForce, appender: CommandAppender | None, clock: Clock
+    ) -> None:
+        self._in_force = in_force
         self._appender = appender
         self._clock = clock
 
@@ -28,9 +31,7 @@ class CommandIntake:
         payloads = read_list(body)
         if self._appender is None:
             raise LogUnavailable("this gateway has no command log; set `commands` in its settings")
-        from headrace.codec._codec import encode_commands
-
-        catalog = self._live.catalog
+        catalog = self._in_force.catalog
         batch = encode_commands(catalog, payloads, now_ms=self._clock())
         accepted = [(index, key) for index, _, key, _ in batch.coordinates()]
         places = await self._appender.append([(key, payloads[index]) for index, key in accepted])

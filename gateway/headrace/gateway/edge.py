@@ -13,6 +13,7 @@ import msgspec
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, ReceiveMessage, Scope, Send
 
+from headrace.gateway.catalog_in_force import CatalogInForce
 from headrace.gateway.errors import (
     PROBLEM_TYPE,
     CallerGone,
@@ -22,7 +23,6 @@ from headrace.gateway.errors import (
     refusal_of,
 )
 from headrace.gateway.lane import Lane
-from headrace.gateway.live_catalog import LiveCatalog
 from headrace.gateway.negotiation import kept_request_id
 
 REQUEST_ID_KEY = "request_id"
@@ -32,16 +32,16 @@ REQUEST_ID_KEY = "request_id"
 class Edge:
     """An ASGI application around another; answers refused callers itself."""
 
-    def __init__(self, inner: ASGIApp, lane: Lane, live: LiveCatalog) -> None:
+    def __init__(self, inner: ASGIApp, lane: Lane, in_force: CatalogInForce) -> None:
         self._inner = inner
         self._lane = lane
-        self._live = live
+        self._in_force = in_force
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
             await self._inner(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send, self._lane, self._live.generation_text)
+        exchange = _Exchange(scope, receive, send, self._lane, self._in_force.generation_text)
         refused = _refused(scope) or self._shed()
         if refused is None:
             await self._inner(scope, exchange.receive, exchange.send)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from time import perf_counter_ns
 
 from headrace.codec import Catalog, CodecError
+from headrace.gateway.catalog_in_force import CatalogInForce
 from headrace.gateway.errors import BadKey, MissingParameter, UnknownName
-from headrace.gateway.live_catalog import LiveCatalog
 from headrace.gateway.ports import Clock, Inspection, RowInspector
 from headrace.gateway.wire import ExplanationShape, StageShape, fingerprint_text
 from headrace.registry.catalog import Group
@@ -23,15 +23,17 @@ SINGLE_OBJECT_FINGERPRINT = slice(2, 10)
 class Explainer:
     """Answers why a key reads as it does, from the tiers of this gateway."""
 
-    def __init__(self, live: LiveCatalog, inspector: RowInspector | None, clock: Clock) -> None:
-        self._live = live
+    def __init__(
+        self, in_force: CatalogInForce, inspector: RowInspector | None, clock: Clock
+    ) -> None:
+        self._in_force = in_force
         self._inspector = inspector
         self._clock = clock
 
     async def explain(self, name: str, parameters: Mapping[str, str]) -> ExplanationShape:
         """Raises `UnknownName`, `MissingParameter`, `BadKey` and `StoreUnavailable`."""
         watch = StopWatch()
-        catalog, group = self._live.catalog, known_group(self._live, name)
+        catalog, group = self._in_force.catalog, known_group(self._in_force, name)
         keys = read_keys(group, parameters)
         key = encode_key(catalog, group, keys)
         watch.lap("key")
@@ -40,7 +42,12 @@ class Explainer:
         tier = "none"
         if self._inspector is not None:
             tier = self._inspector.tier
-            found = await self._inspector.inspect(catalog, name, key, now_ms=now_ms)
+            found = await self._inspector.inspect(
+                catalog,
+                key,
+                history_events=group.max_events if group.feature_type == "History" else None,
+                now_ms=now_ms,
+            )
         watch.lap(tier)
         verdict = judge(group, found, now_ms)
         watch.lap("decision")
@@ -79,12 +86,12 @@ class StopWatch:
         self._last = now
 
 
-def known_group(live: LiveCatalog, name: str) -> Group:
+def known_group(in_force: CatalogInForce, name: str) -> Group:
     """Raises `UnknownName` with the nearest name the catalog has."""
-    live.document  # noqa: B018 - raises when there is none
-    group = live.group(name)
+    in_force.document  # noqa: B018 - raises when there is none
+    group = in_force.group(name)
     if group is None:
-        close = nearest(name, live.group_names())
+        close = nearest(name, in_force.group_names())
         raise UnknownName(
             f"no feature group `{name}`" + (f"; the nearest is `{close}`" if close else ""),
             code="UNKNOWN_GROUP",

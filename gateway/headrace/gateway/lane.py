@@ -24,10 +24,11 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from headrace.codec import StaleCatalog
 from headrace.gateway.errors import problem
 from headrace.gateway.limits import Limits
 from headrace.gateway.negotiation import RequestIds, accepted, is_json, kept_request_id
-from headrace.gateway.ports import ACCEPT_JSON, StaleCatalog
+from headrace.gateway.ports import ACCEPT_JSON
 from headrace.gateway.read_path import ReadPath
 from headrace.gateway.responses import problem_response
 from headrace.gateway.telemetry import Telemetry

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import msgspec
 
-from headrace.codec import Catalog
-
-if TYPE_CHECKING:
-    from headrace.codec._codec import FoldedRecord
+from headrace.codec import Catalog, FoldedRecord
 
 Clock = Callable[[], int]
 """Milliseconds since the epoch."""
@@ -19,26 +16,38 @@ ACCEPT_JSON = 0
 ACCEPT_AVRO = 1
 
 
-class StaleCatalog(Exception):
-    """A stored row was written under a newer catalog than the one in force (semantics 20)."""
-
-
 class ReadCall(Protocol):
-    """The read engine bound to its store: one call answers one request.
+    """One request answered: body bytes in, a whole HTTP/1.1 response out, head included.
 
-    `read` returns a whole HTTP/1.1 response, head included, and makes finished problem responses of
-    the caller's mistakes. It raises `StaleCatalog` when the store holds rows of a newer catalog.
+    A caller's mistake is a finished problem response. Raises `headrace.codec.StaleCatalog` when a
+    stored row is of a newer catalog than the one in force, unless `reloaded`.
     """
 
-    def install(self, catalog: Catalog) -> None:
-        """Put a catalog into force for every request that starts from now on."""
-        ...
-
-    def read(
-        self, body: bytes, *, accept: int, now_ms: int, request_id: bytes, keep_alive: bool
+    def __call__(
+        self,
+        body: bytes,
+        *,
+        accept: int,
+        now_ms: int,
+        request_id: bytes,
+        keep_alive: bool,
+        reloaded: bool = False,
     ) -> bytes: ...
 
-    def counters(self) -> dict[str, int]:
+
+class Reads(Protocol):
+    """The read engine bound to its store."""
+
+    @property
+    def read(self) -> ReadCall: ...
+
+    @property
+    def install(self) -> Callable[[Catalog], None]:
+        """Puts a catalog into force for every request that starts from then on."""
+        ...
+
+    @property
+    def counters(self) -> Callable[[], dict[str, int]]:
         """Running totals since start, by name."""
         ...
 
@@ -58,7 +67,9 @@ class RowInspector(Protocol):
         """The word that names this tier in answers, such as `lmdb`."""
         ...
 
-    async def inspect(self, catalog: Catalog, group: str, key: bytes, *, now_ms: int) -> Inspection:
+    async def inspect(
+        self, catalog: Catalog, key: bytes, *, history_events: int | None, now_ms: int
+    ) -> Inspection:
         """Raises `StoreUnavailable`."""
         ...
 

@@ -4,41 +4,51 @@ from __future__ import annotations
 
 from time import perf_counter_ns
 
+from headrace.codec import StaleCatalog
+from headrace.gateway.catalog_in_force import CatalogInForce
 from headrace.gateway.errors import CatalogMissing
-from headrace.gateway.live_catalog import LiveCatalog
-from headrace.gateway.ports import Clock, ReadCall, StaleCatalog
+from headrace.gateway.ports import Clock, Reads
 from headrace.gateway.telemetry import Telemetry
 
 
 class ReadPath:
     """Answers `/v1/read` bodies with whole HTTP/1.1 responses."""
 
-    __slots__ = ("_clock", "_engine", "_live", "_telemetry")
+    __slots__ = ("_clock", "_in_force", "_read", "_telemetry")
 
     def __init__(
-        self, engine: ReadCall, live: LiveCatalog, clock: Clock, telemetry: Telemetry
+        self, engine: Reads, in_force: CatalogInForce, clock: Clock, telemetry: Telemetry
     ) -> None:
-        self._engine = engine
-        self._live = live
+        self._read = engine.read
+        self._in_force = in_force
         self._clock = clock
         self._telemetry = telemetry
 
     @property
     def generation_text(self) -> bytes:
         """The generation as response headers carry it."""
-        return self._live.generation_text
+        return self._in_force.generation_text
 
-    def answer(self, body: bytes, accept: int, request_id: bytes, *, keep_alive: bool) -> bytes:
-        """The response, at once; raises `StaleCatalog` and `CatalogMissing`."""
-        if not self._live.loaded:
-            raise CatalogMissing(self._live.why_missing())
+    def answer(
+        self,
+        body: bytes,
+        accept: int,
+        request_id: bytes,
+        *,
+        keep_alive: bool,
+        reloaded: bool = False,
+    ) -> bytes:
+        """The response, at once; raises `StaleCatalog` (unless `reloaded`) and `CatalogMissing`."""
+        if not self._in_force.loaded:
+            raise CatalogMissing(self._in_force.why_missing())
         started = perf_counter_ns()
-        response = self._engine.read(
+        response = self._read(
             body,
             accept=accept,
             now_ms=self._clock(),
             request_id=request_id,
             keep_alive=keep_alive,
+            reloaded=reloaded,
         )
         self._telemetry.observe_read(perf_counter_ns() - started, response[9:12])
         return response
@@ -49,5 +59,5 @@ class ReadPath:
             return self.answer(body, accept, request_id, keep_alive=True)
         except StaleCatalog:
             self._telemetry.stale_reads += 1
-            await self._live.refresh()
-        return self.answer(body, accept, request_id, keep_alive=True)
+            await self._in_force.refresh()
+        return self.answer(body, accept, request_id, keep_alive=True, reloaded=True)

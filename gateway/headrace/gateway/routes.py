@@ -12,6 +12,7 @@ from litestar.params import FromPath, FromQuery
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from headrace.codec import FORMAT_VERSION
+from headrace.gateway.catalog_in_force import CatalogInForce
 from headrace.gateway.commands import CommandIntake
 from headrace.gateway.edge import REQUEST_ID_KEY
 from headrace.gateway.errors import (
@@ -22,7 +23,6 @@ from headrace.gateway.errors import (
 )
 from headrace.gateway.explain import Explainer, known_group
 from headrace.gateway.lane import Lane
-from headrace.gateway.live_catalog import LiveCatalog
 from headrace.gateway.negotiation import OFFERS, accepted, is_json
 from headrace.gateway.openapi import (
     EVERY_ANSWER,
@@ -60,7 +60,7 @@ class Gateway:
     def __init__(
         self,
         *,
-        live: LiveCatalog,
+        in_force: CatalogInForce,
         reads: ReadPath,
         lane: Lane,
         commands: CommandIntake,
@@ -68,7 +68,7 @@ class Gateway:
         exposition: Exposition,
         envelope_schema: str,
     ) -> None:
-        self.live = live
+        self.in_force = in_force
         self.reads = reads
         self.lane = lane
         self.commands = commands
@@ -129,7 +129,7 @@ async def append_commands(request: AnyRequest, gateway: TheGateway) -> Response[
 @get("/v1/feature-groups", responses=problems(), response_headers=EVERY_ANSWER)
 async def list_feature_groups(gateway: TheGateway) -> GroupsShape:
     """Every feature group in force."""
-    catalog, document = gateway.live.catalog, gateway.live.document
+    catalog, document = gateway.in_force.catalog, gateway.in_force.document
     shapes = (group_shape(group, catalog.fingerprint(group.name)) for group in document.groups)
     return GroupsShape(generation=document.generation, feature_groups=tuple(shapes))
 
@@ -137,14 +137,14 @@ async def list_feature_groups(gateway: TheGateway) -> GroupsShape:
 @get("/v1/feature-groups/{name:str}", responses=problems(404), response_headers=EVERY_ANSWER)
 async def show_feature_group(name: FromPath[str], gateway: TheGateway) -> GroupShape:
     """One feature group in force."""
-    group = known_group(gateway.live, name)
-    return group_shape(group, gateway.live.catalog.fingerprint(name))
+    group = known_group(gateway.in_force, name)
+    return group_shape(group, gateway.in_force.catalog.fingerprint(name))
 
 
 @get("/v1/services", responses=problems(), response_headers=EVERY_ANSWER)
 async def list_services(gateway: TheGateway) -> ServicesShape:
     """Every feature service in force."""
-    document = gateway.live.document
+    document = gateway.in_force.document
     shapes = tuple(service_shape(service) for service in document.services)
     return ServicesShape(generation=document.generation, services=shapes)
 
@@ -152,9 +152,9 @@ async def list_services(gateway: TheGateway) -> ServicesShape:
 @get("/v1/services/{name:str}", responses=problems(404), response_headers=EVERY_ANSWER)
 async def show_service(name: FromPath[str], gateway: TheGateway) -> ServiceShape:
     """One feature service in force."""
-    service = gateway.live.service(name)
+    service = gateway.in_force.service(name)
     if service is None:
-        raise unknown("feature service", name, gateway.live.service_names(), "UNKNOWN_SERVICE")
+        raise unknown("feature service", name, gateway.in_force.service_names(), "UNKNOWN_SERVICE")
     return service_shape(service)
 
 
@@ -169,7 +169,7 @@ async def show_read_response_schema(gateway: TheGateway) -> Response[dict[str, A
 async def show_schema(fingerprint: FromPath[str], gateway: TheGateway) -> Response[dict[str, Any]]:
     """The Avro schema with this CRC-64-AVRO fingerprint, 16 hex digits; it never changes."""
     number = int(fingerprint, 16) if is_fingerprint(fingerprint) else None
-    text = None if number is None else gateway.live.catalog.avro_schema(number)
+    text = None if number is None else gateway.in_force.catalog.avro_schema(number)
     if text is None:
         raise UnknownName(
             f"no schema has the fingerprint `{fingerprint[:40]}`", code="UNKNOWN_SCHEMA"
@@ -205,10 +205,13 @@ async def livez() -> LivenessShape:
 )
 async def readyz(gateway: TheGateway) -> Response[ReadinessShape]:
     """Ready = a catalog is loaded and not draining (semantics 23)."""
-    live, draining = gateway.live, gateway.lane.draining
-    ready = live.loaded and not draining
+    in_force, draining = gateway.in_force, gateway.lane.draining
+    ready = in_force.loaded and not draining
     shape = ReadinessShape(
-        ready=ready, draining=draining, generation=live.generation, catalog_error=live.rejected
+        ready=ready,
+        draining=draining,
+        generation=in_force.generation,
+        catalog_error=in_force.rejected,
     )
     return Response(shape, status_code=200 if ready else 503)
 

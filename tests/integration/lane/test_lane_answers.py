@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator
 
 import pytest
 import pytest_asyncio
-from running_gateway import NOW_MS, Running, get, post, running, until
+from running_gateway import NOW_MS, Running, document, get, post, publish, running
 
-from headrace.gateway.live_catalog import LiveCatalog
+from headrace.registry.catalog import encode_document
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -250,25 +249,38 @@ async def test_a_forwarded_request_is_refused_on_every_route(gateway: Running, n
     assert gateway.engine.bodies == []
 
 
-async def test_a_row_of_a_newer_catalog_makes_one_refresh_and_one_more_read() -> None:
-    """Semantics 20; the refresh is shared by the reads that meet it together."""
-    loads: list[int] = []
-    going = asyncio.Event()
+async def test_a_row_of_a_newer_catalog_loads_it_before_the_answer() -> None:
+    """Semantics 20: one look at the store, then the answer names the newer generation."""
+    async with running() as gateway:
+        publish(gateway.published, encode_document(document(generation=4)), 4)
+        gateway.engine.stale_left = 2  # the lane meets it, and then its twin
+        connection = await gateway.connect()
+        answer = await connection.exchange(post(b'{"n":1}'))
+        assert (answer.status, answer.json()["n"]) == (200, 1)
+        assert answer.headers["headrace-generation"] == "4"
+        assert gateway.lane.telemetry.stale_reads == 1
 
-    async def reload() -> None:
-        loads.append(1)
-        await going.wait()
 
-    async with running(live=LiveCatalog(reload)) as gateway:
-        gateway.engine.stale_left = 4  # each read meets it in the lane and in its twin
-        callers = [await gateway.connect() for _ in range(2)]
-        for number, caller in enumerate(callers):
-            caller.send(post(b'{"n":%d}' % number))
-        await until(lambda: gateway.lane.telemetry.stale_reads == 2)
-        going.set()
-        answers = [(await caller.answer()).json()["n"] for caller in callers]
-    assert answers == [0, 1]
-    assert len(loads) == 1
+async def test_a_row_that_stays_unknown_is_answered_after_one_look() -> None:
+    async with running() as gateway:
+        gateway.engine.stale_left = 1_000
+        connection = await gateway.connect()
+        assert (await connection.exchange(post(b"{}"))).status == 200
+        assert gateway.engine.stale_left == 998
+
+
+async def test_a_catalog_that_cannot_be_loaded_leaves_the_old_one_in_force() -> None:
+    """Semantics 23."""
+    async with running() as gateway:
+        publish(gateway.published, b'{"generation":4', 4)
+        await gateway.watcher.refresh()
+        connection = await gateway.connect()
+        ready = await connection.exchange(get("/readyz"))
+        assert (ready.status, ready.json()["generation"]) == (200, 3)
+        assert "cannot be read" in str(ready.json()["catalog_error"])
+        metrics = (await connection.exchange(get("/metrics"))).body
+        assert b"headrace_catalog_rejected 1.0" in metrics
+        assert (await connection.exchange(post(b"{}"))).headers["headrace-generation"] == "3"
 
 
 async def test_a_failing_engine_is_a_500_with_an_id_and_nothing_of_its_cause(
@@ -298,10 +310,11 @@ async def test_reads_are_counted_whichever_way_they_take(gateway: Running) -> No
 
 
 async def test_an_answer_without_a_catalog_is_503_and_says_when_to_come_back() -> None:
-    async with running() as gateway:
-        gateway.live.__init__()  # type: ignore[misc]  # back to the state before the first catalog
+    async with running(published={}) as gateway:
         connection = await gateway.connect()
-        answer = await connection.exchange(post(b"{}"))
-        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
-        assert answer.json()["code"] == "NO_CATALOG"
-        assert json.loads((await connection.exchange(get("/readyz"))).body)["ready"] is False
+        for request in (post(b"{}"), get("/v1/services")):
+            answer = await connection.exchange(request)
+            assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+            assert answer.json()["code"] == "NO_CATALOG"
+        ready = await connection.exchange(get("/readyz"))
+        assert (ready.status, ready.json()["ready"]) == (503, False)

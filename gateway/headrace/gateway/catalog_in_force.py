@@ -2,40 +2,51 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from headrace.codec import Catalog
 from headrace.gateway.errors import CatalogMissing
 from headrace.registry.catalog import CatalogDocument, Group, Service
 
 
-class LiveCatalog:
+class CatalogWatch(Protocol):
+    """What brings new generations here; `headrace.registry.watch.CatalogWatcher` is one."""
+
+    problem: str | None
+    """Why the newest generation is not in force; None when it is."""
+
+    async def refresh(self) -> object:
+        """Look for a newer generation now and put it into force; never raises, single flight."""
+        ...
+
+
+class CatalogInForce:
     """One generation at a time: `install` swaps the compiled catalog and its document together."""
 
-    def __init__(self, reload: Callable[[], Awaitable[object]] | None = None) -> None:
-        self._reload = reload
-        self._reloading: asyncio.Future[None] | None = None
+    def __init__(self, watch: CatalogWatch) -> None:
+        self._watch = watch
         self._catalog: Catalog | None = None
         self._document: CatalogDocument | None = None
         self._groups: dict[str, Group] = {}
         self._services: dict[str, Service] = {}
-        self.rejected: str | None = None
-        """Why a newer generation could not be loaded; the one in force stays."""
         self.generation_text = b"0"
         """The generation as response headers carry it."""
 
     def install(self, catalog: Catalog, document: CatalogDocument) -> None:
-        """Put a generation into force; the rejected one, if any, is history then."""
+        """Put a generation into force."""
         self._catalog, self._document = catalog, document
         self._groups = {group.name: group for group in document.groups}
         self._services = {service.name: service for service in document.services}
-        self.rejected = None
         self.generation_text = b"%d" % document.generation
 
     @property
     def loaded(self) -> bool:
         return self._catalog is not None
+
+    @property
+    def rejected(self) -> str | None:
+        """Why a newer generation could not be loaded; the one in force stays."""
+        return self._watch.problem
 
     @property
     def generation(self) -> int:
@@ -69,19 +80,8 @@ class LiveCatalog:
         return list(self._services)
 
     async def refresh(self) -> None:
-        """Load the newest generation now; callers that come meanwhile share one load."""
-        if self._reload is None:
-            return
-        if self._reloading is None:
-            self._reloading = asyncio.ensure_future(self._load())
-        await asyncio.shield(self._reloading)
-
-    async def _load(self) -> None:
-        try:
-            if self._reload is not None:
-                await self._reload()
-        finally:
-            self._reloading = None
+        """Look for a newer generation; callers that come meanwhile share one look."""
+        await self._watch.refresh()
 
     def why_missing(self) -> str:
         """One sentence for callers that come before the first catalog."""
