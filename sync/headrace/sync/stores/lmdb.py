@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
-from headrace.codec import Catalog, LmdbStore, StoreError
+from headrace.codec import Catalog, CommandBatch, LmdbStore, StoreError
 from headrace.registry.catalog import CatalogDocument, Group, encode_document
 from headrace.registry.physical import CATALOG_DOCUMENT, CATALOG_GENERATION
 from headrace.sync.errors import StoreUnavailable
 from headrace.sync.ports import MergedRecord
-
-if TYPE_CHECKING:
-    from headrace.codec import CommandBatch
 
 P = ParamSpec("P")
 T = TypeVar("T")

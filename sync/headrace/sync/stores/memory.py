@@ -9,17 +9,13 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import msgspec
 
-from headrace.codec import Catalog, FoldedRecord
+from headrace.codec import Catalog, CommandBatch, FoldedRecord, Mutation
 from headrace.registry.catalog import CatalogDocument, Group, encode_document
 from headrace.registry.physical import CATALOG_DOCUMENT, CATALOG_GENERATION
 from headrace.sync.ports import MergedRecord
-
-if TYPE_CHECKING:
-    from headrace.codec import CommandBatch, Mutation
 
 
 class MemoryEvent(msgspec.Struct, frozen=True, order=True):
