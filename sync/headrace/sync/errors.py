@@ -3,11 +3,15 @@
 SyncError
 ├── LogUnavailable          retriable: the command log cannot be reached
 ├── StoreUnavailable        retriable: the online store cannot be reached or refuses writes
+├── StoreRefused            the online store will never take one of these commands
+├── CatalogMissing          retriable: no catalog was ever published
 ├── CommitRefused           retriable: a rebalance took the partitions before the commit
 ├── CacheUnavailable        retriable: a cache node cannot be reached
 ├── OfflineUnavailable      retriable: the offline store cannot be reached
 ├── OfflineSchemaMismatch   the offline table lacks a column or has one of another type
-└── RunConflict             another run of the same group is under way
+├── RunConflict             another run of the same group is under way
+├── UnknownSource           a dead letter came from a topic that is none of ours
+└── StageOrderBroken        a batch would pass a stage of the writer out of order: our mistake
 """
 
 from __future__ import annotations
@@ -32,6 +36,10 @@ class StoreUnavailable(SyncError):
     retriable = True
 
 
+class StoreRefused(SyncError):
+    code = "STORE_REFUSED"
+
+
 class CacheUnavailable(SyncError):
     code = "CACHE_UNAVAILABLE"
     retriable = True
@@ -52,4 +60,17 @@ class RunConflict(SyncError):
 
 class CommitRefused(SyncError):
     code = "COMMIT_REFUSED"
+    retriable = True
+
+
+class UnknownSource(SyncError):
+    code = "UNKNOWN_SOURCE"
+
+
+class StageOrderBroken(SyncError):
+    code = "STAGE_ORDER_BROKEN"
+
+
+class CatalogMissing(SyncError):
+    code = "CATALOG_MISSING"
     retriable = True

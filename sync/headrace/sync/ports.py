@@ -133,6 +133,22 @@ class DeadLetters(Protocol):
         ...
 
 
+class CommandLog(Protocol):
+    """An open command log, which hands out its parts."""
+
+    def producer(self) -> CommandProducer: ...
+
+    def consumer(self, topic: Topic, group: str) -> CommandConsumer:
+        """A new member of a consumer group."""
+        ...
+
+    def dead_letters(self) -> DeadLetters: ...
+
+    async def close(self) -> None:
+        """Close every part that was handed out."""
+        ...
+
+
 class OnlineWriter(Protocol):
     """Writes cells. Resolves by write timestamp, so any order and any repetition converge."""
 
