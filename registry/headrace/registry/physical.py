@@ -1,4 +1,4 @@
-"""Names of tables, folders, topics and cache keys: pure functions of registry names.
+"""Names of tables, folders and topics: pure functions of registry names.
 
 A group `domain::name` keeps to `[a-z][a-z0-9]*` words with single inner hyphens on each side
 (semantics 9). A table replaces `::` by `__` and `-` by `_`. Neither side can hold `_`, and hyphens
@@ -70,16 +70,6 @@ def topic_name(prefix: str, topic: Topic) -> str:
 def consumer_group(prefix: str, role: Role) -> str:
     """`headrace.writer`: the consumer group of one role; never equal to a topic."""
     return f"{prefix}.{role}"
-
-
-def block_prefix(group: str, epoch: int) -> bytes:
-    """What stands before a block's key bytes; `epoch` counts node lists (semantics 19)."""
-    return f"h{epoch}:{table_name(group)}:b:".encode()
-
-
-def lease_prefix(group: str, epoch: int) -> bytes:
-    """The same for a fill lease; differs from every block's key whatever the key bytes are."""
-    return f"h{epoch}:{table_name(group)}:l:".encode()
 
 
 def quoted(identifier: str) -> str:

@@ -18,6 +18,7 @@ pub mod json;
 pub mod key;
 pub mod mutation;
 pub mod nearest;
+pub mod placement;
 pub mod read;
 pub mod resolve;
 pub mod resp;

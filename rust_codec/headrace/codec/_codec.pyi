@@ -184,6 +184,21 @@ def partition_key(catalog: Catalog, payload: bytes) -> bytes:
     """Key bytes by which a command is spread over partitions; raises EncodeError."""
 
 @final
+class Placement:
+    """The nodes of one cache (`host:port`) and the epoch of their list."""
+
+    def __new__(cls, nodes: Sequence[str], *, epoch: int) -> Placement:
+        """Raises SchemaError for no node at all or more than 256."""
+    def node(self, key: bytes) -> int:
+        """Position of the node that holds a key, by rendezvous hashing."""
+    def block_key(self, key: bytes) -> bytes:
+        """The cache key of a key's block."""
+    def lease_key(self, key: bytes) -> bytes:
+        """The cache key of a key's lease."""
+    def invalidations(self, keys: list[bytes]) -> list[list[bytes]]:
+        """Block and lease keys of many keys, one list a node: what an invalidation deletes."""
+
+@final
 class LmdbStore:
     """The embedded online store: one handle per process, shared by reader, writer and catalog.
 
@@ -225,7 +240,7 @@ class LmdbStore:
     def close(self) -> None: ...
 
 class StaleCatalog(Exception):
-    """A stored row was written under a newer catalog: load it once and read again (semantics 20)."""
+    """A stored row has a schema of a newer catalog: load it once, read again (semantics 20)."""
 
 @final
 class ReadEngine:

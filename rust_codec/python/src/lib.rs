@@ -4,6 +4,7 @@ mod catalog;
 mod command;
 mod error;
 mod lmdb;
+mod placement;
 mod read;
 mod record;
 
@@ -18,6 +19,8 @@ mod _codec {
     use crate::error::{CodecError, DecodeError, EncodeError, SchemaError};
     #[pymodule_export]
     use crate::lmdb::{LmdbStore, StoreError};
+    #[pymodule_export]
+    use crate::placement::Placement;
     #[pymodule_export]
     use crate::read::{ReadEngine, StaleCatalog};
     #[pymodule_export]

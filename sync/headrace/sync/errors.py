@@ -8,6 +8,7 @@ SyncError
 ├── CommitRefused           retriable: a rebalance took the partitions before the commit
 ├── CacheUnavailable        retriable: a cache node cannot be reached
 ├── OfflineUnavailable      retriable: the offline store cannot be reached
+├── StoreSchemaMismatch     a table of the online store is not of the expected shape
 ├── OfflineSchemaMismatch   the offline table lacks a column or has one of another type
 ├── RunConflict             another run of the same group is under way
 ├── UnknownSource           a dead letter came from a topic that is none of ours
@@ -74,3 +75,7 @@ class StageOrderBroken(SyncError):
 class CatalogMissing(SyncError):
     code = "CATALOG_MISSING"
     retriable = True
+
+
+class StoreSchemaMismatch(SyncError):
+    code = "STORE_SCHEMA_MISMATCH"
