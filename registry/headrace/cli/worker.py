@@ -68,3 +68,44 @@ async def _write(settings: Settings, bulk_rate: float | None, metrics_port: int 
         watching.cancel()
         await command_log.close()
         online.close()
+
+
+@command.command("downsync")
+@with_settings("online", "commands", "offline")
+def downsync(settings: Settings) -> None:
+    """Write sampled real-time commands to the offline store until SIGTERM or Ctrl-C.
+
+    It follows the writer: a command is handled once the writer has committed it.
+    """
+    log_json_lines()
+    asyncio.run(_downsync(settings))
+
+
+async def _downsync(settings: Settings) -> None:
+    from headrace.cli.engines import open_commands, open_offline, open_online
+    from headrace.registry.watch import CatalogWatcher
+    from headrace.sync.clock import wall_clock_ms
+    from headrace.sync.downsync import DOWNSYNC_GROUP, Downsync, DownsyncPorts
+
+    command_log = open_commands(settings.commands)
+    online = open_online(settings.online)
+    offline = open_offline(settings.offline)
+    watcher = CatalogWatcher(online.catalog_reader(), wall_clock_ms)
+    ports = DownsyncPorts(
+        consumer=command_log.consumer("realtime", DOWNSYNC_GROUP),
+        catalog=watcher,
+        online=online.merged_records(),
+        offline=offline,
+        state=online.sync_state(),
+    )
+    role = Downsync(ports)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, role.stop)
+    watching = asyncio.create_task(watcher.run())
+    try:
+        await role.run()
+    finally:
+        watching.cancel()
+        await command_log.close()
+        offline.close()
+        online.close()

@@ -15,18 +15,19 @@ import contextlib
 from collections import ChainMap, defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 import structlog
 
 from headrace.codec import Catalog
-from headrace.registry.catalog import CatalogDocument, Group
+from headrace.registry.catalog import Group
+from headrace.registry.watch import CatalogWatcher, LiveCatalog
 from headrace.sync.clock import ClockMs, steady_clock_ms, wall_clock_ms
 from headrace.sync.downsync_checkpoint import Checkpoint
 from headrace.sync.downsync_commands import Command, decode
 from headrace.sync.downsync_sampling import is_emitted
-from headrace.sync.errors import CommitRefused, StoreUnavailable, SyncError
+from headrace.sync.errors import CatalogMissing, CommitRefused, SyncError
 from headrace.sync.offline.ports import LogRange, OfflineWriter
 from headrace.sync.offline.types import arrow_rows, declared_columns, system_columns
 from headrace.sync.ports import (
@@ -37,6 +38,7 @@ from headrace.sync.ports import (
     PartitionId,
     SyncStateStore,
 )
+from headrace.sync.writer import WRITER_GROUP
 
 DOWNSYNC_GROUP: Final = "headrace-downsync"
 """The consumer group of every downsync worker, on the real-time topic only (semantics 25)."""
@@ -48,26 +50,11 @@ log = structlog.get_logger(__name__)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class LiveCatalog(Protocol):
-    """The newest catalog this process knows, kept up to date by somebody else."""
-
-    @property
-    def catalog(self) -> Catalog | None: ...
-
-    @property
-    def document(self) -> CatalogDocument | None: ...
-
-    async def refresh(self) -> object:
-        """Load the newest generation now."""
-        ...
-
-
 class DownsyncPorts(msgspec.Struct, frozen=True, kw_only=True):
-    """What downsync works with. `writer_group` is the consumer group whose commits it follows."""
+    """What downsync works with; the consumer belongs to `DOWNSYNC_GROUP`."""
 
     consumer: CommandConsumer
-    writer_group: str
-    catalog: LiveCatalog
+    catalog: CatalogWatcher
     online: MergedRecordReader
     offline: OfflineWriter
     state: SyncStateStore
@@ -150,7 +137,7 @@ class Downsync:
     async def _handle_committed(self) -> int:
         """Commands the writer has not committed yet go on waiting (semantics 25)."""
         consumer = self._ports.consumer
-        committed = await consumer.committed(self._ports.writer_group)
+        committed = await consumer.committed(WRITER_GROUP)
         held = consumer.assignment()
         waiting = [item for item in self._waiting if _partition(item) in held]
         ready: defaultdict[PartitionId, dict[int, LogRecord]] = defaultdict(dict)
@@ -176,39 +163,28 @@ class Downsync:
         next_offset = records[-1].coordinates.offset + 1
         fresh = [item for item in records if item.coordinates.offset >= checkpoint.next_offset]
         if fresh:
-            document, catalog, commands = await self._decode(fresh)
-            groups = {group.name: group for group in document.groups if group.downsync.enabled}
+            live, commands = await self._decode(fresh)
+            groups = {group.name: group for group in live.document.groups if group.downsync.enabled}
             emitted_ms: dict[bytes, int] = {}
             chosen = _chosen(commands, groups, checkpoint.last_emitted_ms, emitted_ms)
             if chosen:
                 token = LogRange(*partition, fresh[0].coordinates.offset, next_offset)
-                await self._append(chosen, groups, catalog, token)
+                await self._append(chosen, groups, live.compiled, token)
                 await checkpoint.save(next_offset, emitted_ms)
         await self._ports.consumer.commit({partition: next_offset})
 
-    async def _decode(
-        self, records: Sequence[LogRecord]
-    ) -> tuple[CatalogDocument, Catalog, list[Command]]:
+    async def _decode(self, records: Sequence[LogRecord]) -> tuple[LiveCatalog, list[Command]]:
         """Decode under the newest catalog, looking for a newer one when a name is unknown."""
-        document, catalog = await self._live()
-        decoded = decode(catalog, records)
+        watcher = self._ports.catalog
+        live = watcher.current or await watcher.refresh()
+        if live is None:
+            why = watcher.problem or "none was ever published"
+            raise CatalogMissing(f"no catalog is in force: {why}; run `headrace apply`")
+        decoded = decode(live.compiled, records)
         if decoded.has_unknown:
-            await self._ports.catalog.refresh()
-            document, catalog = await self._live()
-            decoded = decode(catalog, records)
-        return document, catalog, decoded.commands
-
-    async def _live(self) -> tuple[CatalogDocument, Catalog]:
-        """The newest generation this process knows.
-
-        A command that the writer has committed was judged under some generation, so there is one.
-        """
-        live = self._ports.catalog
-        if live.catalog is None or live.document is None:
-            await live.refresh()
-        if live.catalog is None or live.document is None:
-            raise StoreUnavailable("the online store shows no catalog, yet commands are committed")
-        return live.document, live.catalog
+            live = await watcher.refresh() or live
+            decoded = decode(live.compiled, records)
+        return live, decoded.commands
 
     async def _append(
         self,

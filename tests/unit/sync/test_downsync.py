@@ -11,9 +11,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Protocol, cast
 
+import msgspec
 import pytest
 
 from headrace.codec import Catalog, encode_commands
+from headrace.gateway.stores.memory import MemoryCatalogReader
 from headrace.registry.catalog import (
     CatalogDocument,
     Downsync,
@@ -23,6 +25,8 @@ from headrace.registry.catalog import (
     ValueField,
     encode_document,
 )
+from headrace.registry.physical import CATALOG_DOCUMENT, CATALOG_GENERATION
+from headrace.registry.watch import CatalogWatcher
 from headrace.sync.downsync import DOWNSYNC_GROUP, DownsyncLimits, DownsyncPorts
 from headrace.sync.downsync import Downsync as DownsyncJob
 from headrace.sync.logs.memory import MemoryCommandLog, MemoryConsumer
@@ -37,8 +41,8 @@ from headrace.sync.stores.memory import (
     MemoryOnlineWriter,
     MemorySyncState,
 )
+from headrace.sync.writer import WRITER_GROUP
 
-WRITER = "headrace-writer"
 START_MS = 1_700_000_000_000
 MINUTE_MS = 60_000
 
@@ -93,19 +97,6 @@ class Fuse:
         self.crossed += 1
         if self.crossed == self.burns_at:
             raise Crash
-
-
-class Live:
-    """A catalog that is always there; `newest` is what a refresh finds."""
-
-    def __init__(self, document: CatalogDocument = DOCUMENT) -> None:
-        self.document = document
-        self.catalog = Catalog(encode_document(document))
-        self.newest = document
-
-    async def refresh(self) -> None:
-        self.document = self.newest
-        self.catalog = Catalog(encode_document(self.newest))
 
 
 class FusedConsumer(MemoryConsumer):
@@ -179,7 +170,12 @@ class World:
         self.log = MemoryCommandLog(partition_count=partition_count, now_ms=lambda: self.now_ms)
         self.online = MemoryOnlineStore()
         self.offline = offline or MemoryOfflineStore()
-        self.live = Live()
+        self.publish(DOCUMENT)
+        self.catalog = CatalogWatcher(MemoryCatalogReader(self.online.named), lambda: self.now_ms)
+
+    def publish(self, document: CatalogDocument) -> None:
+        self.online.named[CATALOG_GENERATION] = b"%d" % document.generation
+        self.online.named[CATALOG_DOCUMENT] = encode_document(document)
 
     async def append(self, commands: Sequence[dict[str, object]]) -> None:
         records = [
@@ -190,7 +186,7 @@ class World:
 
     async def write(self, rows_max: int = 10_000) -> None:
         """The writer: applies what it has not committed yet, and commits."""
-        consumer = self.log.consumer("realtime", WRITER)
+        consumer = self.log.consumer("realtime", WRITER_GROUP)
         records = await consumer.poll(rows_max=rows_max, wait_ms=1)
         batch = encode_commands(CATALOG, [record.value for record in records], now_ms=self.now_ms)
         await MemoryOnlineWriter(self.online).store(batch, CATALOG, now_ms=self.now_ms)
@@ -205,8 +201,7 @@ class World:
         consumer.fuse = fuse
         ports = DownsyncPorts(
             consumer=consumer,
-            writer_group=WRITER,
-            catalog=self.live,
+            catalog=self.catalog,
             online=FusedRecords(MemoryMergedRecords(self.online), fuse),
             offline=FusedOffline(self.offline, fuse),
             state=FusedState(MemorySyncState(self.online), fuse),
@@ -397,8 +392,9 @@ async def test_what_the_writer_refuses_has_no_row() -> None:
 
 async def test_a_name_of_a_newer_catalog_is_looked_up_before_it_is_left_out() -> None:
     world = World()
-    world.live = Live(CatalogDocument(generation=1, published_at_ms=1, groups=DOCUMENT.groups[:1]))
-    world.live.newest = DOCUMENT
+    world.publish(CatalogDocument(generation=1, published_at_ms=1, groups=DOCUMENT.groups[:1]))
+    await world.catalog.refresh()
+    world.publish(msgspec.structs.replace(DOCUMENT, generation=2))
     await world.append([command(EVERY, 2, START_MS, level=1)])
     await world.write()
     await world.downsync()
@@ -461,7 +457,7 @@ async def test_a_worker_killed_again_and_again_leaves_one_row_a_command(tmp_path
                 await world.downsync(Fuse(draw.randrange(1, 12)), rows_max=draw.randrange(5, 60))
             except Crash:
                 continue
-    while any((await world.log.consumer("realtime", WRITER).lag()).values()):
+    while any((await world.log.consumer("realtime", WRITER_GROUP).lag()).values()):
         await world.write()
     await world.downsync()
     assert await world.places() == reference(world.records())
