@@ -71,6 +71,11 @@ class Report(msgspec.Struct, frozen=True):
 
 
 def bench_catalog() -> Catalog:
+    """The compiled catalog of the bench."""
+    return Catalog(encode_document(bench_document()))
+
+
+def bench_document() -> CatalogDocument:
     """One Object group of 20 fields, without a ttl."""
     named = [(f"{stem}_{n}", kind) for stem, kind, number in SHARES for n in range(number)]
     fields = tuple(
@@ -85,8 +90,7 @@ def bench_catalog() -> Catalog:
         keys=(KeyField(name="user_id", type="Long"),),
         schemas=(Schema(ordinal=1, fields=fields),),
     )
-    document = CatalogDocument(generation=1, published_at_ms=EVENT_TIME_MS, groups=(group,))
-    return Catalog(encode_document(document))
+    return CatalogDocument(generation=1, published_at_ms=EVENT_TIME_MS, groups=(group,))
 
 
 def command(user: int, event_time_ms: int, random: Random) -> bytes:
@@ -163,7 +167,7 @@ def run(rows: int, batch_rows: int, folder: Path, commit: str) -> Report:
     sample = next(batches(rows, min(batch_rows, rows), EVENT_TIME_MS))
     return Report(
         method="encode_commands + LmdbStore.apply, one process, keys in random order, two passes",
-        machine=f"{platform.machine()}, {_processor()}",
+        machine=f"{platform.machine()}, {processor()}",
         python=platform.python_version(),
         commit=commit,
         measured_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -193,7 +197,8 @@ def main(arguments: Sequence[str]) -> None:
         options.out.write_text(text + "\n")
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name of this machine's processor."""
     cpus = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.partition(":")[2].strip() for line in cpus if line.startswith("model name")]
     return names[0] if names else "unknown processor"

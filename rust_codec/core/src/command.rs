@@ -153,6 +153,12 @@ impl CommandBatch {
         })
     }
 
+    /// The newest event time of the accepted commands, for measuring how late they became readable.
+    #[must_use]
+    pub fn newest_event_time_ms(&self) -> Option<i64> {
+        self.commands.iter().map(|command| command.event_time_ms).max()
+    }
+
     /// Distinct keys that the batch writes, in order of their first write.
     #[must_use]
     pub fn touched_keys(&self) -> Vec<&[u8]> {

@@ -166,6 +166,9 @@ class CommandBatch:
     def rejections(self) -> list[Rejection]: ...
     @property
     def mutation_count(self) -> int: ...
+    @property
+    def newest_event_time_ms(self) -> int | None:
+        """The newest event time of the accepted commands; None when there are none."""
     def mutations(self) -> list[Mutation]:
         """The writes as Python objects, for stores that are driven from Python."""
     def touched_keys(self) -> list[bytes]:

@@ -49,6 +49,12 @@ impl CommandBatch {
         self.core.mutation_count()
     }
 
+    /// The newest event time of the accepted commands.
+    #[getter]
+    fn newest_event_time_ms(&self) -> Option<i64> {
+        self.core.newest_event_time_ms()
+    }
+
     /// The writes as Python objects, for stores that are driven from Python.
     fn mutations<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let mutations = self.core.mutations().map(|mutation| Mutation::new(py, &mutation));

@@ -376,6 +376,9 @@ class Writer:
         self._telemetry.expired.inc(encoded.expired)
         oldest_ms = min(record.appended_at_ms for record in records)
         self._telemetry.log_delay_s.observe(max(0, now_ms - oldest_ms) / 1000)
+        if encoded.newest_event_time_ms is not None:
+            event_delay_ms = now_ms - encoded.newest_event_time_ms
+            self._telemetry.event_delay_s.observe(max(0, event_delay_ms) / 1000)
 
     async def _observe_lag(self) -> None:
         if self._steady_ms() < self._lag_due_ms:

@@ -489,3 +489,11 @@ async def test_what_became_of_commands_is_counted(bench: Bench) -> None:
     assert bench.metric("headrace_writer_commands_total", outcome="dead") == 1
     assert bench.metric("headrace_writer_commits_total", outcome="done") == 1
     assert bench.metric("headrace_writer_batch_rows_sum") == 21
+
+
+async def test_the_delay_from_event_to_readable_is_measured_at_the_newest_event(
+    bench: Bench,
+) -> None:
+    await bench.send([_update(1, 0), _update(2, 400_000), _update(3, 200_000)])
+    await bench.write_all()
+    assert bench.metric("headrace_writer_event_delay_seconds_sum") == 600.0
