@@ -1,0 +1,79 @@
+"""`headrace explain`: where an answer comes from and why, step by step."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+import msgspec
+
+from headrace.cli.options import json_option, print_json, with_settings
+from headrace.registry.settings import Settings
+
+EXIT_MISSING = 1
+
+
+@click.command()
+@click.argument("group")
+@click.argument("keys", nargs=-1, required=True, metavar="KEY=VALUE...")
+@json_option
+@with_settings("online")
+def command(group: str, keys: tuple[str, ...], as_json: bool, settings: Settings) -> int:
+    """Say which tier answers for the row of GROUP at KEY=VALUE, how old it is and why so.
+
+    Exits 1 when there is no such row.
+    """
+    explanation = asyncio.run(_explain(settings.online, group, _parameters(keys)))
+    if as_json:
+        print_json(explanation)
+    else:
+        _print(explanation)
+    return EXIT_MISSING if explanation["decision"] == "MISSING" else 0
+
+
+async def _explain(online_url: str, group: str, parameters: dict[str, str]) -> dict[str, object]:
+    from headrace.cli.engines import open_online
+    from headrace.cli.gateway_role import now_ms
+    from headrace.gateway.catalog_in_force import CatalogInForce
+    from headrace.gateway.errors import CallerError
+    from headrace.gateway.explain import Explainer
+    from headrace.gateway.stores.lmdb_reads import LmdbInspector
+    from headrace.registry.watch import CatalogWatcher
+
+    engine = open_online(online_url, read_only=True)
+    try:
+        watcher = CatalogWatcher(engine.catalog_reader(), now_ms)
+        in_force = CatalogInForce(watcher)
+        watcher.subscribe(lambda live: in_force.install(live.compiled, live.document))
+        await watcher.refresh()
+        explainer = Explainer(in_force, LmdbInspector(engine.store), now_ms)
+        try:
+            explanation = await explainer.explain(group, parameters)
+        except CallerError as error:
+            raise click.UsageError(str(error)) from None
+    finally:
+        engine.close()
+    answer: dict[str, object] = msgspec.to_builtins(explanation)
+    return answer
+
+
+def _parameters(pairs: tuple[str, ...]) -> dict[str, str]:
+    parameters: dict[str, str] = {}
+    for pair in pairs:
+        name, separator, text = pair.partition("=")
+        if not separator:
+            raise click.UsageError(f"expected KEY=VALUE, got `{pair}`")
+        if name in parameters:
+            raise click.UsageError(f"key `{name}` is given twice")
+        parameters[name] = text
+    return parameters
+
+
+def _print(explanation: dict[str, object]) -> None:
+    stages = explanation.pop("stages")
+    width = max(len(name) for name in explanation)
+    for name, value in explanation.items():
+        text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        click.echo(f"{name:<{width}}  {text}")
+    for stage in stages if isinstance(stages, list) else []:
+        click.echo(f"{'took ' + stage['stage']:<{width}}  {stage['microseconds']:.1f} µs")

@@ -1,0 +1,107 @@
+"""The gateway put together: engine, catalog watch, command log and server over opened engines."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from headrace.codec import ReadEngine
+from headrace.gateway.app import Ports, create_app
+from headrace.gateway.catalog_in_force import CatalogInForce
+from headrace.gateway.errors import LogUnavailable
+from headrace.gateway.limits import Limits
+from headrace.gateway.ports import Appended
+from headrace.gateway.serve import GatewayServer
+from headrace.gateway.stores.lmdb_reads import LmdbInspector, LmdbReads
+from headrace.registry.settings import GatewaySettings
+from headrace.registry.watch import CatalogWatcher
+
+if TYPE_CHECKING:
+    from headrace.cli.engines import OnlineEngine
+    from headrace.sync.ports import CommandProducer
+
+
+def now_ms() -> int:
+    """Milliseconds since the epoch: the clock of every role."""
+    return time.time_ns() // 1_000_000
+
+
+class ProducerAppender:
+    """The gateway's `CommandAppender` over a command log's producer."""
+
+    def __init__(self, producer: CommandProducer) -> None:
+        self._producer = producer
+
+    async def append(self, records: Sequence[tuple[bytes, bytes]]) -> Sequence[Appended]:
+        """Append to the real-time topic; raises the gateway's `LogUnavailable`."""
+        from headrace.sync import errors
+
+        try:
+            places = await self._producer.append("realtime", records)
+        except errors.LogUnavailable as error:
+            raise LogUnavailable(f"the command log cannot be reached: {error}") from None
+        return [Appended(place.topic, place.partition, place.offset) for place in places]
+
+
+class GatewayRole:
+    """One gateway process. `run` serves until `stop`, then drains."""
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        online: OnlineEngine,
+        producer: CommandProducer | None,
+        watcher: CatalogWatcher | None = None,
+    ) -> None:
+        reads = LmdbReads(ReadEngine(keys_max=settings.keys_max), online.store)
+        self._shares_watcher = watcher is not None
+        self._watcher = watcher or CatalogWatcher(online.catalog_reader(), now_ms)
+        in_force = CatalogInForce(self._watcher)
+        # The engine first: no route may name a generation that reads are not made under.
+        self._watcher.subscribe(lambda live: reads.install(live.compiled))
+        self._watcher.subscribe(lambda live: in_force.install(live.compiled, live.document))
+        ports = Ports(
+            engine=reads,
+            in_force=in_force,
+            clock=now_ms,
+            envelope_schema=ReadEngine.envelope_schema(),
+            appender=None if producer is None else ProducerAppender(producer),
+            inspector=LmdbInspector(online.store),
+        )
+        limits = Limits(body_bytes_max=settings.body_bytes_max)
+        self._server = GatewayServer(create_app(ports, limits))
+        self._in_force = in_force
+
+    def stop(self) -> None:
+        """Unready at once, then drain."""
+        self._server.stop()
+
+    async def run(self, listener: socket.socket) -> None:
+        """Serve on a bound socket until `stop`; returns when drained."""
+        await self._watcher.refresh()
+        self._announce(listener)
+        watching = None if self._shares_watcher else asyncio.create_task(self._watcher.run())
+        try:
+            await self._server.serve_on(listener)
+        finally:
+            if watching is not None:
+                watching.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await watching
+
+    def _announce(self, listener: socket.socket) -> None:
+        host, port = listener.getsockname()[:2]
+        place = f"[{host}]" if ":" in host else host
+        catalog = (
+            f"catalog generation {self._in_force.generation}"
+            if self._in_force.loaded
+            else self._in_force.why_missing()
+        )
+        click.echo(f"serving on http://{place}:{port} ({catalog})", err=True)
+        click.echo("no access.yaml: only direct loopback callers are answered", err=True)
