@@ -1,0 +1,181 @@
+"""The data that load is made on: a 20-field Object and a History of 50 events, in an LMDB store."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from headrace.codec import Catalog, LmdbStore, encode_commands
+from headrace.registry.catalog import (
+    CatalogDocument,
+    Group,
+    KeyField,
+    Schema,
+    Service,
+    ServiceRead,
+    ValueField,
+    encode_document,
+)
+from headrace.registry.physical import CATALOG_DOCUMENT, CATALOG_GENERATION
+
+OBJECT = "load::record-v1"
+HISTORY = "load::history-v1"
+SERVICE = "load-ranker-v1"
+ROWS = 10_000
+HISTORIES = 1_000
+EVENTS = 50
+EVENT_MS = 1_700_000_000_000
+BATCH = 2_000
+
+DEFAULTS: dict[str, object] = {"Long": 0, "Double": 0.0, "Text": "", "Boolean": False}
+RECORD_TYPES = ["Long"] * 7 + ["Double"] * 6 + ["Text"] * 4 + ["Boolean"] * 3
+EVENT_TYPES = ["Long", "Double", "Text", "Boolean"]
+COUNTRIES = ["KR", "US", "JP", "DE", "BR", "FR", "IN", "TR"]
+
+
+def fields(types: list[str]) -> tuple[ValueField, ...]:
+    """One value field per type, named after it."""
+    return tuple(
+        ValueField(
+            id=number,
+            name=f"{kind.lower()}_feature_{number}",
+            type=kind,
+            default=DEFAULTS[kind],
+        )
+        for number, kind in enumerate(types, 1)
+    )
+
+
+def catalog_document() -> CatalogDocument:
+    """Both groups and a service over them."""
+    key = (KeyField(name="user_id", type="Long"),)
+    return CatalogDocument(
+        generation=1,
+        published_at_ms=EVENT_MS,
+        groups=(
+            Group(
+                id=1,
+                name=OBJECT,
+                feature_type="Object",
+                owner="load",
+                keys=key,
+                schemas=(Schema(ordinal=1, fields=fields(RECORD_TYPES)),),
+            ),
+            Group(
+                id=2,
+                name=HISTORY,
+                feature_type="History",
+                owner="load",
+                keys=key,
+                schemas=(Schema(ordinal=1, fields=fields(EVENT_TYPES)),),
+                max_events=EVENTS,
+            ),
+        ),
+        services=(
+            Service(
+                name=SERVICE,
+                owner="load",
+                reads=(
+                    ServiceRead(feature_group=OBJECT, keys={"user_id": "user_id"}),
+                    ServiceRead(feature_group=OBJECT, keys={"user_id": "peer_id"}, alias="peer"),
+                    ServiceRead(feature_group=HISTORY, keys={"user_id": "history_id"}, limit=10),
+                ),
+            ),
+        ),
+        next_group_id=3,
+    )
+
+
+def commands() -> Iterator[bytes]:
+    """Every row and every event, the same on each run."""
+    source = random.Random(20)
+    for user_id in range(ROWS):
+        yield _command(OBJECT, "UPDATE", user_id, EVENT_MS, RECORD_TYPES, source)
+    for user_id in range(HISTORIES):
+        for event in range(EVENTS):
+            at_ms = EVENT_MS + event * 60_000
+            yield _command(HISTORY, "APPEND", user_id, at_ms, EVENT_TYPES, source)
+
+
+def write_store(folder: Path) -> None:
+    """Publish the catalog and write all rows."""
+    document = catalog_document()
+    text = encode_document(document)
+    catalog = Catalog(text)
+    store = LmdbStore(str(folder))
+    batch: list[bytes] = []
+    for command in commands():
+        batch.append(command)
+        if len(batch) == BATCH:
+            _apply(store, catalog, batch)
+            batch = []
+    _apply(store, catalog, batch)
+    store.put(CATALOG_DOCUMENT, text)
+    store.put(CATALOG_GENERATION, b"1")
+    store.close()
+
+
+def read_body(keys: int, source: random.Random) -> bytes:
+    """A read of that many random rows, all 20 fields."""
+    wanted = [source.randrange(ROWS) for _ in range(keys)]
+    return _json({"reads": [{"feature_group": OBJECT, "keys": {"user_id": wanted}}]})
+
+
+def history_body(source: random.Random) -> bytes:
+    """A read of one History, all 50 events."""
+    keys = {"user_id": [source.randrange(HISTORIES)]}
+    return _json({"reads": [{"feature_group": HISTORY, "keys": keys, "limit": EVENTS}]})
+
+
+def service_body(peers: int, source: random.Random) -> bytes:
+    """A service request: one row, its peers and a short History."""
+    keys = {
+        "user_id": [source.randrange(ROWS)],
+        "peer_id": [source.randrange(ROWS) for _ in range(peers)],
+        "history_id": [source.randrange(HISTORIES)],
+    }
+    return _json({"service": SERVICE, "keys": keys})
+
+
+def values_in(answer: bytes) -> int:
+    """Values in a JSON answer; event times of a History are not counted."""
+    results = json.loads(answer)["results"]
+    return sum(_values(row) for result in results for row in result["rows"])
+
+
+def _values(row: list[object]) -> int:
+    events = [item for item in row if isinstance(item, list)]
+    return sum(len(event) - 1 for event in events) if events else len(row)
+
+
+def _apply(store: LmdbStore, catalog: Catalog, batch: list[bytes]) -> None:
+    now_ms = EVENT_MS + 86_400_000
+    encoded = encode_commands(catalog, batch, now_ms=now_ms)
+    if encoded.rejections:
+        raise ValueError(f"the load data is refused: {encoded.rejections[0].message}")
+    store.apply(encoded, catalog, now_ms=now_ms)
+
+
+def _command(
+    group: str, method: str, user_id: int, at_ms: int, types: list[str], source: random.Random
+) -> bytes:
+    values: dict[str, object] = {field.name: _value(field.type, source) for field in fields(types)}
+    values["_last_updated_at_ms"] = at_ms
+    keys = {"user_id": user_id}
+    return _json({"feature_name": group, "method": method, "keys": keys, "values": values})
+
+
+def _value(kind: str, source: random.Random) -> object:
+    if kind == "Long":
+        return source.randrange(10 ** source.randrange(1, 8))
+    if kind == "Double":
+        return round(source.random() * 1000, 4)
+    if kind == "Boolean":
+        return source.random() < 0.5
+    return source.choice(COUNTRIES)
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
