@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from headrace.codec import Catalog, LmdbStore, encode_commands
@@ -88,12 +89,12 @@ def catalog_document() -> CatalogDocument:
     )
 
 
-def commands() -> Iterator[bytes]:
-    """Every row and every event, the same on each run."""
+def sample(*, rows: int = ROWS, histories: int = HISTORIES) -> Iterator[bytes]:
+    """Commands for that many rows and Histories, the same on each run."""
     source = random.Random(20)
-    for user_id in range(ROWS):
+    for user_id in range(rows):
         yield _command(OBJECT, "UPDATE", user_id, EVENT_MS, RECORD_TYPES, source)
-    for user_id in range(HISTORIES):
+    for user_id in range(histories):
         for event in range(EVENTS):
             at_ms = EVENT_MS + event * 60_000
             yield _command(HISTORY, "APPEND", user_id, at_ms, EVENT_TYPES, source)
@@ -103,18 +104,22 @@ def write_store(folder: Path) -> None:
     """Publish the catalog and write all rows."""
     document = catalog_document()
     text = encode_document(document)
-    catalog = Catalog(text)
     store = LmdbStore(str(folder))
-    batch: list[bytes] = []
-    for command in commands():
-        batch.append(command)
-        if len(batch) == BATCH:
-            _apply(store, catalog, batch)
-            batch = []
-    _apply(store, catalog, batch)
+    apply_commands(store, Catalog(text), sample())
     store.put(CATALOG_DOCUMENT, text)
     store.put(CATALOG_GENERATION, b"1")
     store.close()
+
+
+def apply_commands(store: LmdbStore, catalog: Catalog, commands: Iterable[bytes]) -> None:
+    """Write commands in batches; raises ValueError when one is refused."""
+    waiting = iter(commands)
+    now_ms = EVENT_MS + 86_400_000
+    while batch := list(itertools.islice(waiting, BATCH)):
+        encoded = encode_commands(catalog, batch, now_ms=now_ms)
+        if encoded.rejections:
+            raise ValueError(f"the load data is refused: {encoded.rejections[0].message}")
+        store.apply(encoded, catalog, now_ms=now_ms)
 
 
 def read_body(keys: int, source: random.Random) -> bytes:
@@ -148,14 +153,6 @@ def values_in(answer: bytes) -> int:
 def _values(row: list[object]) -> int:
     events = [item for item in row if isinstance(item, list)]
     return sum(len(event) - 1 for event in events) if events else len(row)
-
-
-def _apply(store: LmdbStore, catalog: Catalog, batch: list[bytes]) -> None:
-    now_ms = EVENT_MS + 86_400_000
-    encoded = encode_commands(catalog, batch, now_ms=now_ms)
-    if encoded.rejections:
-        raise ValueError(f"the load data is refused: {encoded.rejections[0].message}")
-    store.apply(encoded, catalog, now_ms=now_ms)
 
 
 def _command(
