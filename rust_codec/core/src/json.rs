@@ -47,6 +47,17 @@ impl Token {
     }
 }
 
+/// What [`Reader::next_member_or`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Member<'a> {
+    /// The member whose name was expected.
+    Expected,
+    /// A member whose name may be any, the expected one too.
+    Other(Cow<'a, str>),
+    /// The object is closed.
+    Closed,
+}
+
 /// A reading position in one JSON text.
 ///
 /// Values are taken in order: after [`Self::begin_object`], [`Self::next_member`] gives a name and
@@ -113,22 +124,33 @@ impl<'a> Reader<'a> {
     /// The name of the object's next member, None once the object is closed.
     #[inline]
     pub fn next_member(&mut self) -> Result<Option<Cow<'a, str>>> {
-        if !self.advance('}', "a comma or `}` was expected")? {
+        if !self.advance(b'}', "a comma or `}` was expected")? {
             return Ok(None);
         }
-        self.skip_space();
-        if !self.rest.starts_with('"') {
-            return Err(self.malformed("a member name was expected"));
+        self.member_name().map(Some)
+    }
+
+    /// The next member when the caller can guess its name, which spares looking for the name's end.
+    #[inline]
+    pub fn next_member_or(&mut self, expected: &str) -> Result<Member<'a>> {
+        if !self.advance(b'}', "a comma or `}` was expected")? {
+            return Ok(Member::Closed);
         }
-        let name = self.quoted()?;
-        self.expect_colon()?;
-        Ok(Some(name))
+        let bytes = self.rest.as_bytes();
+        if let [b'"', after @ ..] = bytes
+            && let Some([b'"', b':', after @ ..]) = after.strip_prefix(expected.as_bytes())
+        {
+            self.move_on(bytes.len().saturating_sub(after.len()));
+            self.skip_space();
+            return Ok(Member::Expected);
+        }
+        self.member_name().map(Member::Other)
     }
 
     /// Whether the array has a next item; false once it is closed.
     #[inline]
     pub fn next_item(&mut self) -> Result<bool> {
-        self.advance(']', "a comma or `]` was expected")
+        self.advance(b']', "a comma or `]` was expected")
     }
 
     /// Takes a string; borrowed unless it holds escapes.
@@ -167,15 +189,20 @@ impl<'a> Reader<'a> {
     #[inline]
     pub fn integer(&mut self) -> Result<i64> {
         self.expect(Token::Number)?;
+        if let Some((value, rest)) = short_integer(self.rest) {
+            self.rest = rest;
+            return Ok(value);
+        }
         let start = self.offset();
         let lexeme = self.lexeme()?;
         if !lexeme.plain {
             let message = "an integer was expected, got a fraction or an exponent";
             return Err(Error::new(Kind::WrongType, message).at(start));
         }
-        integer_of(lexeme.text).ok_or_else(|| {
-            Error::new(Kind::OutOfRange, "the integer does not fit 64 bits").at(start)
-        })
+        lexeme
+            .text
+            .parse()
+            .map_err(|_| Error::new(Kind::OutOfRange, "the integer does not fit 64 bits").at(start))
     }
 
     /// Takes any number, rounded to the nearest double; refused when it overflows to infinity.
@@ -279,6 +306,22 @@ impl<'a> Reader<'a> {
         self.rest = self.rest.get(count..).unwrap_or_default();
     }
 
+    /// Moves past bytes that are known to be ASCII.
+    #[inline]
+    fn move_on(&mut self, count: usize) {
+        self.rest = self.rest.get(count..).unwrap_or_default();
+    }
+
+    /// Takes one ASCII byte when it comes next. (A `char` pattern would cost a call of `memcmp`.)
+    #[inline]
+    fn take_byte(&mut self, byte: u8) -> bool {
+        let found = self.rest.as_bytes().first() == Some(&byte);
+        if found {
+            self.move_on(1);
+        }
+        found
+    }
+
     #[inline]
     fn take_word(&mut self, word: &str) -> bool {
         self.rest.strip_prefix(word).is_some_and(|rest| {
@@ -301,26 +344,33 @@ impl<'a> Reader<'a> {
 
     /// Steps over the comma before a member or the bracket that closes the container.
     #[inline]
-    fn advance(&mut self, close: char, message: &'static str) -> Result<bool> {
+    fn advance(&mut self, close: u8, message: &'static str) -> Result<bool> {
         self.skip_space();
         let fresh = std::mem::replace(&mut self.fresh, false);
-        if let Some(rest) = self.rest.strip_prefix(close) {
-            self.rest = rest;
+        if self.take_byte(close) {
             self.depth = self.depth.saturating_sub(1);
             return Ok(false);
         }
-        if fresh {
-            return Ok(true);
+        if fresh || self.take_byte(b',') { Ok(true) } else { Err(self.malformed(message)) }
+    }
+
+    #[inline]
+    fn member_name(&mut self) -> Result<Cow<'a, str>> {
+        self.skip_space();
+        if self.rest.as_bytes().first() != Some(&b'"') {
+            return Err(self.malformed("a member name was expected"));
         }
-        self.rest = self.rest.strip_prefix(',').ok_or_else(|| self.malformed(message))?;
-        Ok(true)
+        let name = self.quoted()?;
+        self.expect_colon()?;
+        Ok(name)
     }
 
     #[inline]
     fn expect_colon(&mut self) -> Result<()> {
         self.skip_space();
-        self.rest =
-            self.rest.strip_prefix(':').ok_or_else(|| self.malformed("`:` was expected"))?;
+        if !self.take_byte(b':') {
+            return Err(self.malformed("`:` was expected"));
+        }
         // So that the offset after a name is the offset of its value.
         self.skip_space();
         Ok(())
@@ -346,12 +396,11 @@ impl<'a> Reader<'a> {
         let inside = self.rest.get(1..).unwrap_or_default();
         let offset = self.offset().saturating_add(1);
         let bytes = inside.as_bytes();
-        let special = |byte: &u8| matches!(byte, b'"' | b'\\') || *byte < b' ';
         let mut escaped = false;
         let mut from = 0_usize;
         loop {
             let ahead = bytes.get(from..).unwrap_or_default();
-            let Some(distance) = ahead.iter().position(special) else {
+            let Some(distance) = special_position(ahead) else {
                 return Err(Error::new(Kind::Json, "the text ends early").at(self.text.len()));
             };
             let stop = from.saturating_add(distance);
@@ -437,21 +486,52 @@ fn overflow(name: &str) -> Error {
     Error::new(Kind::OutOfRange, format!("the number does not fit a {name}"))
 }
 
-/// The value of an integer lexeme, None when it does not fit. Leading zeros were refused before.
+/// An integer of up to 18 digits, which cannot overflow, and the text after it; None for every
+/// number that needs a closer look.
 #[inline]
-fn integer_of(text: &str) -> Option<i64> {
-    let (negative, digits) = match text.as_bytes() {
+fn short_integer(text: &str) -> Option<(i64, &str)> {
+    let bytes = text.as_bytes();
+    let (negative, digits) = match bytes {
         [b'-', digits @ ..] => (true, digits),
         digits => (false, digits),
     };
-    if digits.len() > 19 {
+    let mut magnitude = 0_i64;
+    let mut count = 0_usize;
+    for digit in digits.iter().take(19).take_while(|digit| digit.is_ascii_digit()) {
+        magnitude = magnitude.wrapping_mul(10).wrapping_add(i64::from(digit.wrapping_sub(b'0')));
+        count = count.wrapping_add(1);
+    }
+    let plain_end = matches!(digits.get(count), Some(b',' | b'}' | b']'));
+    let leading_zero = count > 1 && digits.first() == Some(&b'0');
+    if count == 0 || count > 18 || leading_zero || !plain_end {
         return None;
     }
-    // 19 digits stay below 2^64, so nothing wraps.
-    let magnitude = digits.iter().fold(0_u64, |value, digit| {
-        value.wrapping_mul(10).wrapping_add(u64::from(digit.wrapping_sub(b'0')))
-    });
-    if negative { 0_i64.checked_sub_unsigned(magnitude) } else { i64::try_from(magnitude).ok() }
+    let rest = text.get(count.wrapping_add(usize::from(negative))..)?;
+    Some((if negative { magnitude.wrapping_neg() } else { magnitude }, rest))
+}
+
+/// Where the first quote, backslash or control character stands. Eight bytes are looked at in one
+/// word (S. E. Anderson, "Bit Twiddling Hacks", zero byte in a word): a byte below the first hit
+/// is never marked, so the lowest mark is right.
+#[inline]
+fn special_position(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHS: u64 = 0x8080_8080_8080_8080;
+    let below = |word: u64, limit: u64| word.wrapping_sub(limit.wrapping_mul(ONES)) & !word & HIGHS;
+    let equal = |word: u64, byte: u8| below(word ^ u64::from(byte).wrapping_mul(ONES), 1);
+    let (chunks, tail) = bytes.as_chunks::<8>();
+    let mut position = 0_usize;
+    for chunk in chunks {
+        let word = u64::from_le_bytes(*chunk);
+        let marks = equal(word, b'"') | equal(word, b'\\') | below(word, u64::from(b' '));
+        if marks != 0 {
+            let byte = usize::try_from(marks.trailing_zeros() >> 3).unwrap_or_default();
+            return Some(position.wrapping_add(byte));
+        }
+        position = position.wrapping_add(8);
+    }
+    let special = |byte: &u8| matches!(byte, b'"' | b'\\') || *byte < b' ';
+    tail.iter().position(special).map(|byte| position.wrapping_add(byte))
 }
 
 /// Appends the UTF-8 of an escaped string.

@@ -8,10 +8,10 @@ use super::{Intent, Method, check_method};
 use crate::catalog::{Catalog, Group};
 use crate::encode::encode_json;
 use crate::error::{Error, Kind, Result};
-use crate::json::{Reader, Seen, Token, duplicate_member};
+use crate::json::{Member, Reader, Seen, Token, duplicate_member};
 use crate::key::{KeyWriter, write_json};
 use crate::nearest::unknown;
-use crate::schema::RecordSchema;
+use crate::schema::{Field, RecordSchema};
 
 /// The member of `values` that holds the event time.
 pub(super) const EVENT_TIME_MEMBER: &str = "_last_updated_at_ms";
@@ -123,36 +123,40 @@ impl Fields {
         let fields = &group.current().fields;
         self.values.reset(fields.len());
         reader.begin_object()?;
-        let mut expected = 0_usize;
-        while let Some(name) = reader.next_member()? {
-            if name == EVENT_TIME_MEMBER {
-                self.read_event_time(reader).map_err(|error| error.under(EVENT_TIME_MEMBER))?;
-                continue;
-            }
-            // Producers mostly name fields in schema order.
-            let in_order = fields.get(expected).is_some_and(|field| field.name == name);
-            let found = if in_order {
-                Some(expected)
-            } else {
-                fields.iter().position(|field| field.name == name)
-            };
-            let place = found.and_then(|position| Some((position, fields.get(position)?)));
-            let Some((position, field)) = place else {
-                return Err(unknown_field(group, &name, reader.offset()));
+        // Producers mostly name fields in schema order.
+        let mut guess = 0_usize;
+        loop {
+            let expected = fields.get(guess);
+            let expected_name = expected.map_or(EVENT_TIME_MEMBER, |field| &field.name);
+            let (position, field) = match (reader.next_member_or(expected_name)?, expected) {
+                (Member::Closed, _) => return Ok(()),
+                (Member::Expected, Some(field)) => (guess, field),
+                (Member::Expected, None) => {
+                    self.read_event_time(reader)?;
+                    continue;
+                }
+                (Member::Other(name), _) if name == EVENT_TIME_MEMBER => {
+                    self.read_event_time(reader)?;
+                    continue;
+                }
+                (Member::Other(name), _) => find_field(group, &name, reader.offset())?,
             };
             if !self.values.seen.mark(position) {
-                return Err(duplicate_member(&name, reader.offset()).under(&name));
+                return Err(duplicate_member(&field.name, reader.offset()).under(&field.name));
             }
             let start = self.values.bytes.len();
             encode_json(reader, field, &mut self.values.bytes)
-                .map_err(|error| error.under(&name))?;
+                .map_err(|error| error.under(&field.name))?;
             self.values.close(position, start);
-            expected = position.saturating_add(1);
+            guess = position.saturating_add(1);
         }
-        Ok(())
     }
 
     fn read_event_time(&mut self, reader: &mut Reader<'_>) -> Result<()> {
+        self.take_event_time(reader).map_err(|error| error.under(EVENT_TIME_MEMBER))
+    }
+
+    fn take_event_time(&mut self, reader: &mut Reader<'_>) -> Result<()> {
         let token = reader.peek()?;
         let offset = reader.offset();
         if self.event_time_ms.is_some() {
@@ -177,6 +181,11 @@ impl Fields {
 fn unknown_key(group: &Group, name: &str, offset: usize) -> Error {
     let names = group.keys.iter().map(|field| field.name.as_str());
     Error::new(Kind::Key, unknown("key field", name, names)).at(offset).under(name)
+}
+
+fn find_field<'g>(group: &'g Group, name: &str, offset: usize) -> Result<(usize, &'g Field)> {
+    let mut fields = group.current().fields.iter().enumerate();
+    fields.find(|(_, field)| field.name == name).ok_or_else(|| unknown_field(group, name, offset))
 }
 
 #[cold]

@@ -132,6 +132,34 @@ fn members_and_items_come_in_order_with_their_offsets() {
 }
 
 #[test]
+fn a_guessed_name_is_taken_and_any_other_is_given() {
+    let text = br#"{"a": 1 ,"ab":2, "a":3,"\u0061":4}"#;
+    let mut reader = Reader::new(text).unwrap();
+    reader.begin_object().unwrap();
+    let mut found = Vec::new();
+    loop {
+        let member = reader.next_member_or("a").unwrap();
+        if member == Member::Closed {
+            break;
+        }
+        found.push((member, reader.integer().unwrap()));
+    }
+    let other = |name: &'static str| Member::Other(Cow::Borrowed(name));
+    let expected = [(Member::Expected, 1), (other("ab"), 2), (other("a"), 3), (other("a"), 4)];
+    assert_eq!(found, expected);
+    reader.finish().unwrap();
+    for text in ["{\"a\"1}", "{\"a\":1 \"a\":1}", "{\"a", "{\"a\""] {
+        let mut reader = Reader::new(text.as_bytes()).unwrap();
+        let outcome = reader.begin_object().and_then(|()| {
+            reader.next_member_or("a")?;
+            reader.integer()?;
+            reader.next_member_or("a").map(drop)
+        });
+        assert_eq!(outcome.unwrap_err().kind, Kind::Json, "{text}");
+    }
+}
+
+#[test]
 fn loose_json_is_refused() {
     for text in [
         "{\"a\":1,}",
@@ -234,6 +262,17 @@ proptest! {
         let mut bytes = Vec::new();
         read(&quoted, |reader| reader.string_into(&mut bytes)).unwrap();
         prop_assert_eq!(bytes, text.into_bytes());
+    }
+
+    #[test]
+    fn the_word_wise_scan_finds_what_a_byte_wise_scan_finds(bytes: Vec<u8>, quoted in 0_usize..40) {
+        let mut bytes = bytes;
+        bytes.retain(|byte| quoted % 2 == 0 || *byte >= b' ');
+        if let Some(byte) = bytes.get_mut(quoted) {
+            *byte = b'"';
+        }
+        let special = |byte: &u8| matches!(byte, b'"' | b'\\') || *byte < b' ';
+        prop_assert_eq!(special_position(&bytes), bytes.iter().position(special));
     }
 
     #[test]
