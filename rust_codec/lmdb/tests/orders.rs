@@ -46,17 +46,19 @@ fn model(mutations: &[Owned], catalog: &Catalog) -> State {
         let standing = slots.entry(place).or_insert_with(|| rank.clone());
         *standing = rank.max(standing.clone());
     }
+    let history = slots.keys().any(|(time, _)| *time != 0);
+    while history && slots.len() > EVENTS_MAX {
+        slots.pop_first();
+    }
     visible(slots, catalog)
 }
 
-/// What a reader makes of the cells that stand: fields of an Object, the newest of a History.
+/// What a reader makes of the cells that stand: fields of an Object, events of a History.
 fn visible(slots: BTreeMap<(i64, u64), (i64, Vec<u8>, u64)>, catalog: &Catalog) -> State {
     let mut state = State::new();
     let record = slots.get(&(0, 0)).cloned();
-    for (place, (timestamp, body, _)) in slots.into_iter().rev() {
-        if place.0 == 0 || state.len() < EVENTS_MAX {
-            state.insert(place, (timestamp, body));
-        }
+    for (place, (timestamp, body, _)) in slots {
+        state.insert(place, (timestamp, body));
     }
     state.remove(&(0, 0));
     if let Some((timestamp, body, fingerprint)) = record {
