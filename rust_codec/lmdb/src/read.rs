@@ -28,6 +28,20 @@ impl<'s> ReadTransaction<'s> {
         Ok(row.map(ObjectRow::parse).transpose()?)
     }
 
+    /// Puts the cells of an Object row into `cells` and returns the write timestamp of its newest
+    /// DELETE: what [`Self::object_row`] gives, in one walk.
+    pub fn object_cells<'t>(
+        &'t self,
+        key: &[u8],
+        cells: &mut Vec<(u16, &'t [u8])>,
+    ) -> Result<Option<i64>> {
+        let Some(row) = self.reading.rows.get(&self.reading.transaction, key)? else {
+            return Ok(None);
+        };
+        let marker = ObjectRow::read_into(row, cells)?;
+        Ok(marker.map(|marker| marker.write_timestamp))
+    }
+
     /// At most `limit` events of a History, newest first; deleted ones are already gone.
     pub fn events(&self, key: &[u8], limit: usize) -> Result<Events<'_>> {
         let mut entries = self.reading.rows.prefix_iter(&self.reading.transaction, key)?;

@@ -11,11 +11,7 @@ impl RowSource for ReadTransaction<'_> {
         key: &[u8],
         cells: &mut Vec<(u16, &'s [u8])>,
     ) -> Result<Option<i64>, RowError> {
-        let Some(row) = self.object_row(key).map_err(|error| row_error(&error))? else {
-            return Ok(None);
-        };
-        cells.extend(row.cells());
-        Ok(row.delete_timestamp())
+        self.object_cells(key, cells).map_err(|error| row_error(&error))
     }
 
     fn events<'s>(
