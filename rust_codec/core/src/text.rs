@@ -62,7 +62,14 @@ pub const fn needs_escape(byte: u8) -> bool {
     byte < 0x20 || byte == b'"' || byte == b'\\'
 }
 
-pub(crate) fn push_escape(out: &mut Vec<u8>, byte: u8) {
+fn push_escape(out: &mut Vec<u8>, byte: u8) {
+    let (escape, length) = escape(byte);
+    out.extend_from_slice(escape.get(..length).unwrap_or_default());
+}
+
+/// The escape of a byte that needs one, and its length of 2 or 6.
+#[must_use]
+pub(crate) fn escape(byte: u8) -> ([u8; 6], usize) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let short = match byte {
         b'"' => b'"',
@@ -75,11 +82,10 @@ pub(crate) fn push_escape(out: &mut Vec<u8>, byte: u8) {
         _ => {
             let high = HEX.get(usize::from(byte >> 4)).copied().unwrap_or(b'0');
             let low = HEX.get(usize::from(byte & 15)).copied().unwrap_or(b'0');
-            out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
-            return;
+            return ([b'\\', b'u', b'0', b'0', high, low], 6);
         }
     };
-    out.extend_from_slice(&[b'\\', short]);
+    ([b'\\', short, 0, 0, 0, 0], 2)
 }
 
 /// Appends a base64 string.

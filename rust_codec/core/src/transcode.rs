@@ -14,6 +14,11 @@ use crate::resolve::{FieldReading, Origin, Promotion, Resolution};
 use crate::schema::{Field, FieldType, RecordSchema, Scalar};
 use crate::status::{FieldSet, RowStatus};
 use crate::text;
+use quick::{BARE, OBJECT, Quick, ROW, Row};
+
+mod pen;
+mod quick;
+mod walk;
 
 /// What stands where nothing was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,6 +58,7 @@ pub struct Transcoder {
     walk: Vec<FieldReading>,
     columns: Vec<Column>,
     options: Options,
+    quick: Option<Quick>,
 }
 
 /// How a row is laid out.
@@ -122,8 +128,17 @@ impl Transcoder {
             };
             Column::new(field, *origin, options)
         });
-        let columns = columns.collect::<Result<_>>()?;
-        Ok(Self { walk: resolution.written, columns, options })
+        let columns: Vec<Column> = columns.collect::<Result<_>>()?;
+        let walk = resolution.written;
+        let quick = Quick::new(&walk, &columns, options.int64_as_text);
+        Ok(Self { walk, columns, options, quick })
+    }
+
+    /// The same transcoder without its quick walk: equal answers from the plain one alone, which
+    /// tests compare.
+    #[must_use]
+    pub fn plainly(self) -> Self {
+        Self { quick: None, ..self }
     }
 
     /// Number of requested fields.
@@ -137,7 +152,7 @@ impl Transcoder {
     /// Fails with [`Kind::Corrupt`] when the bytes are no body of the writer's schema; `out` is then
     /// as it was.
     pub fn row(&self, body: &[u8], out: &mut Vec<u8>, status: &mut RowStatus) -> Result<()> {
-        self.print(body, None, None, Layout::Row, out, status)
+        self.print::<ROW>(Row { body, written: None, event_time_ms: None }, out, status)
     }
 
     /// Appends `[value,…]` for a folded body; bit i of byte i/8 of `written` says whether value
@@ -149,7 +164,7 @@ impl Transcoder {
         out: &mut Vec<u8>,
         status: &mut RowStatus,
     ) -> Result<()> {
-        self.print(body, written, None, Layout::Row, out, status)
+        self.print::<ROW>(Row { body, written, event_time_ms: None }, out, status)
     }
 
     /// Appends `[event time in ms,value,…]` for one event of a History.
@@ -160,12 +175,13 @@ impl Transcoder {
         out: &mut Vec<u8>,
         status: &mut RowStatus,
     ) -> Result<()> {
-        self.print(body, None, Some(event_time_ms), Layout::Row, out, status)
+        let event_time_ms = Some(event_time_ms);
+        self.print::<ROW>(Row { body, written: None, event_time_ms }, out, status)
     }
 
     /// Appends `{"name":value,…}`.
     pub fn object(&self, body: &[u8], out: &mut Vec<u8>, status: &mut RowStatus) -> Result<()> {
-        self.print(body, None, None, Layout::Object, out, status)
+        self.print::<OBJECT>(Row { body, written: None, event_time_ms: None }, out, status)
     }
 
     /// Appends the values one after another without anything between them, and to `ends` the length
@@ -178,18 +194,8 @@ impl Transcoder {
         ends: &mut Vec<usize>,
         status: &mut RowStatus,
     ) -> Result<()> {
-        let (before, ends_before) = (out.len(), ends.len());
-        let spans = self.spans(body)?;
-        for (index, column) in self.columns.iter().enumerate() {
-            if let Err(error) = self.print_value(index, column, body, &spans, written, out, status)
-            {
-                out.truncate(before);
-                ends.truncate(ends_before);
-                return Err(error);
-            }
-            ends.push(out.len());
-        }
-        Ok(())
+        let row = Row { body, written, event_time_ms: None };
+        self.print_noting_ends::<BARE>(row, out, ends, status)
     }
 
     /// Appends `[value,…]` for a row that is not there; marks nothing, since the whole row is MISSING.
@@ -210,35 +216,71 @@ impl Transcoder {
         self.columns.get(index).map(|column| column.unwritten.as_slice())
     }
 
-    fn print(
+    #[inline]
+    fn print<const LAYOUT: u8>(
         &self,
-        body: &[u8],
-        written: Option<&[u8]>,
-        event_time_ms: Option<i64>,
-        layout: Layout,
+        row: Row<'_>,
         out: &mut Vec<u8>,
         status: &mut RowStatus,
     ) -> Result<()> {
-        let spans = self.spans(body)?;
-        let before = out.len();
-        out.push(if layout == Layout::Row { b'[' } else { b'{' });
-        if let Some(event_time_ms) = event_time_ms {
+        self.print_noting_ends::<LAYOUT>(row, out, &mut Vec::new(), status)
+    }
+
+    #[inline]
+    fn print_noting_ends<const LAYOUT: u8>(
+        &self,
+        row: Row<'_>,
+        out: &mut Vec<u8>,
+        ends: &mut Vec<usize>,
+        status: &mut RowStatus,
+    ) -> Result<()> {
+        if let Some(quick) = &self.quick
+            && quick.print::<LAYOUT>(row, out, ends, status)
+        {
+            return Ok(());
+        }
+        let (before, ends_before) = (out.len(), ends.len());
+        let outcome = self.print_plainly::<LAYOUT>(row, out, ends, status);
+        if outcome.is_err() {
+            out.truncate(before);
+            ends.truncate(ends_before);
+        }
+        outcome
+    }
+
+    /// The plain walk, which takes every body there is and says what is wrong with the others.
+    #[inline(never)]
+    fn print_plainly<const LAYOUT: u8>(
+        &self,
+        row: Row<'_>,
+        out: &mut Vec<u8>,
+        ends: &mut Vec<usize>,
+        status: &mut RowStatus,
+    ) -> Result<()> {
+        let spans = self.spans(row.body)?;
+        match LAYOUT {
+            ROW => out.push(b'['),
+            OBJECT => out.push(b'{'),
+            _ => {}
+        }
+        if let Some(event_time_ms) = row.event_time_ms {
             text::push_integer(out, event_time_ms);
         }
         for (index, column) in self.columns.iter().enumerate() {
-            if index > 0 || event_time_ms.is_some() {
+            if LAYOUT != BARE && (index > 0 || row.event_time_ms.is_some()) {
                 out.push(b',');
             }
-            if layout == Layout::Object {
+            if LAYOUT == OBJECT {
                 out.extend_from_slice(&column.label);
             }
-            if let Err(error) = self.print_value(index, column, body, &spans, written, out, status)
-            {
-                out.truncate(before);
-                return Err(error);
-            }
+            self.print_value(index, column, row, &spans, out, status)?;
+            ends.push(out.len());
         }
-        out.push(if layout == Layout::Row { b']' } else { b'}' });
+        match LAYOUT {
+            ROW => out.push(b']'),
+            OBJECT => out.push(b'}'),
+            _ => {}
+        }
         Ok(())
     }
 
@@ -254,20 +296,18 @@ impl Transcoder {
         Ok(spans)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one step of the loop above")]
     fn print_value(
         &self,
         index: usize,
         column: &Column,
-        body: &[u8],
+        row: Row<'_>,
         spans: &[usize],
-        written: Option<&[u8]>,
         out: &mut Vec<u8>,
         status: &mut RowStatus,
     ) -> Result<()> {
         let stored = column.source.and_then(|(position, reading)| {
-            let bytes = body.get(*spans.get(position)?..)?;
-            let there = written.is_none_or(|bits| is_written(bits, position));
+            let bytes = row.body.get(*spans.get(position)?..)?;
+            let there = row.written.is_none_or(|bits| is_written(bits, position));
             let refused = !reading.null_allowed && starts_with_null(bytes, reading);
             (there && !refused).then_some((bytes, reading))
         });

@@ -10,7 +10,7 @@ mod support;
 
 use base64::Engine as _;
 use headrace_codec::status::RowStatus;
-use headrace_codec::transcode::Transcoder;
+use headrace_codec::transcode::{Options, Transcoder, Unwritten};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use serde_json::Value as Json;
@@ -111,6 +111,38 @@ proptest! {
         }
         joined.push(b']');
         prop_assert_eq!(joined, row);
+    }
+
+    #[test]
+    fn the_quick_walk_and_the_plain_one_print_the_same(
+        (fields, values) in any_record(),
+        picks in proptest::collection::vec(any::<prop::sample::Index>(), 0..9),
+        written in proptest::option::of(any::<[u8; 2]>()),
+        sorted in any::<bool>(),
+        options in (any::<bool>(), any::<bool>()),
+    ) {
+        let mut requested: Vec<usize> = picks.iter().map(|pick| pick.index(fields.len())).collect();
+        if sorted {
+            requested.sort_unstable();
+            requested.dedup();
+        }
+        let body = body_of(&fields, &values);
+        let schema = schema(fields);
+        let unwritten = if options.1 { Unwritten::Null } else { Unwritten::Default };
+        let options = Options { int64_as_text: options.0, unwritten, ..Options::default() };
+        let quick = Transcoder::with_options(&schema, &schema, &requested, options).unwrap();
+        let plain = quick.clone().plainly();
+        let mut outcomes = Vec::new();
+        for transcoder in [quick, plain] {
+            let (mut out, mut ends, mut status) = (vec![b' '], vec![7], RowStatus::default());
+            let written = written.as_ref().map(|bits| &bits[..]);
+            transcoder.folded_row(&body, written, &mut out, &mut status).unwrap();
+            transcoder.event(i64::MIN, &body, &mut out, &mut status).unwrap();
+            transcoder.object(&body, &mut out, &mut status).unwrap();
+            transcoder.values(&body, written, &mut out, &mut ends, &mut status).unwrap();
+            outcomes.push((String::from_utf8(out).unwrap(), ends, status));
+        }
+        prop_assert_eq!(&outcomes[0], &outcomes[1]);
     }
 
     #[test]
