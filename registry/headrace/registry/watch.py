@@ -128,14 +128,13 @@ class CatalogWatcher:
             generation = await self._reader.generation()
             self.reached = True
             if generation != self._seen_generation:
-                await self._load()
-                self._seen_generation = generation
+                await self._load(generation)
             elif self.current is not None and self.current.generation == generation:
                 self.problem = None
         except Exception as error:  # noqa: BLE001 - an engine's own; the last good catalog stays
             self._reject(f"the catalog cannot be loaded: {error}")
 
-    async def _load(self) -> None:
+    async def _load(self, generation: int) -> None:
         text = await self._reader.load()
         if text is None:
             return
@@ -143,8 +142,11 @@ class CatalogWatcher:
             compiled, document = compile_document(text)
         except CatalogUnreadable as error:
             # Not tried again before another generation comes: the document stays what it is.
+            self._seen_generation = generation
             self._reject(str(error))
             return
+        # A store may show the number before the document; then this is looked at again.
+        self._seen_generation = document.generation
         live = LiveCatalog(compiled, document, self._clock())
         self.current, self.problem = live, None
         for subscriber in tuple(self._subscribers):
