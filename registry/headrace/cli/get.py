@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import struct
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -74,16 +76,43 @@ def _read(
         events = engine.store.fetch_history(catalog, [key], limit=wanted, now_ms=now_ms)[0]
         newest = events[0][0] if events else None
         row |= {"status": _status(group, newest, now_ms), "event_time_ms": newest}
-        row["events"] = [{"event_time_ms": at_ms, "values": event} for at_ms, event in events]
+        row["events"] = [
+            {"event_time_ms": at_ms, "values": _as_answers_print(group, event)}
+            for at_ms, event in events
+        ]
         return row
     record = engine.store.fetch_object(catalog, [key], now_ms=now_ms)[0]
     newest = None if record is None else record.newest_event_time_ms
     row |= {"status": _status(group, newest, now_ms), "event_time_ms": newest}
     if record is not None:
         written = record.written
-        row["values"] = record.values
+        row["values"] = _as_answers_print(group, record.values)
         row["defaulted"] = [field for field in record.values if not written[field]]
     return row
+
+
+def _as_answers_print(group: Group, values: dict[str, Any]) -> dict[str, Any]:
+    """Float32 as the shortest text that names it; msgspec knows the forms of all other types."""
+    floats = {
+        field.name
+        for field in group.fields
+        if field.type in ("Float", "List<Float>") or field.type.startswith("Vector<")
+    }
+    return {
+        name: _shortest(value) if name in floats and value is not None else value
+        for name, value in values.items()
+    }
+
+
+def _shortest(value: float | list[float]) -> object:
+    if isinstance(value, list):
+        return [_shortest(item) for item in value]
+    # Nine digits name every float32 (IEEE 754-2019, 5.12.2); NaN and infinities print as null.
+    for digits in range(6, 9):
+        short = float(f"{value:.{digits}g}")
+        if math.isfinite(short) and struct.unpack("<f", struct.pack("<f", short))[0] == value:
+            return short
+    return float(f"{value:.9g}")
 
 
 def _status(group: Group, newest_ms: int | None, now_ms: int) -> str:

@@ -128,16 +128,16 @@ async def test_generation_that_cannot_be_loaded_leaves_the_last_one(
     reader.publish(2, text)
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
-            live = await watcher.refresh()
-    assert live is not None
-    assert live.generation == 1
+            await watcher.refresh()
+    assert watcher.current is not None
+    assert watcher.current.generation == 1
     assert problem in (watcher.problem or "")
     assert len(caplog.records) == 1, "the same problem is logged once"
     assert reader.loaded == 2, "the same document is not tried again"
     reader.publish(3)
-    await watcher.refresh()
-    assert watcher.current is not None
-    assert (watcher.current.generation, watcher.problem) == (3, None)
+    live = await watcher.refresh()
+    assert live is not None
+    assert (live.generation, watcher.problem) == (3, None)
 
 
 async def test_store_that_is_down_leaves_the_last_one_and_recovers() -> None:

@@ -1,0 +1,107 @@
+"""URLs of engines: the scheme alone decides, and a wrong one is one clear sentence."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from headrace.cli import engines
+from headrace.registry.catalog import CatalogDocument
+from headrace.registry.errors import CatalogMissing, SettingsError
+
+
+@pytest.mark.parametrize(
+    ("opening", "url", "sentence"),
+    [
+        (
+            engines.open_online,
+            "lmbd:x",
+            "names no engine; expected `lmdb:FOLDER`; did you mean `lmdb`?",
+        ),
+        (engines.open_online, "", "`online: ` names no engine"),
+        (engines.open_online, "lmdb:", "lacks its place; expected `lmdb:FOLDER`"),
+        (engines.check_cache, "memory", "expected `none`"),
+        (
+            engines.open_commands,
+            "rabbit:x",
+            "expected `sqlite:FILE` or `kafka://HOST:PORT?prefix=headrace`",
+        ),
+        (engines.open_offline, "csv:x", "expected `duckdb:FOLDER`"),
+    ],
+)
+def test_wrong_url_names_the_valid_ones(opening: object, url: str, sentence: str) -> None:
+    assert callable(opening)
+    with pytest.raises(SettingsError) as raised:
+        opening(url)
+    assert sentence in str(raised.value)
+
+
+def test_no_cache_needs_nothing() -> None:
+    engines.check_cache("none")
+
+
+def test_online_store_is_made_for_a_writer_only(tmp_path: Path) -> None:
+    url = f"lmdb:{tmp_path}/a/b"
+    with pytest.raises(SettingsError, match="does not exist yet; `headrace apply` makes it"):
+        engines.open_online(url, read_only=True)
+    assert engines.open_online_if_there(url) is None
+    engines.open_online(url).close()
+    assert (tmp_path / "a" / "b").is_dir()
+    reader = engines.open_online_if_there(url)
+    assert reader is not None
+    reader.close()
+
+
+async def test_ports_share_one_handle(tmp_path: Path) -> None:
+    """semantics 29"""
+    engine = engines.open_online(f"lmdb:{tmp_path}/online")
+    try:
+        with pytest.raises(CatalogMissing, match="run `headrace apply` first"):
+            await engines.read_catalog(engine)
+        document = CatalogDocument(generation=1, published_at_ms=0)
+        await engine.table_admin().create(())
+        assert await engine.catalog_writer().publish(document)
+        assert not await engine.catalog_writer().publish(document)
+        assert await engine.catalog_reader().generation() == 1
+        assert (await engines.read_catalog(engine)).generation == 1
+        await engine.sync_state().put("sync/a/b", b"1")
+        assert await engine.sync_state().get("sync/a/b") == b"1"
+        assert engine.writer() is not None
+        assert engine.merged_records() is not None
+    finally:
+        engine.close()
+
+
+def test_catalog_of_a_url(tmp_path: Path) -> None:
+    url = f"lmdb:{tmp_path}/online"
+    with pytest.raises(CatalogMissing, match="run `headrace apply` first"):
+        asyncio.run(engines.load_catalog(url))
+    engine = engines.open_online(url)
+    document = CatalogDocument(generation=1, published_at_ms=0)
+    asyncio.run(engine.catalog_writer().publish(document))
+    engine.close()
+    assert asyncio.run(engines.load_catalog(url)).generation == 1
+
+
+async def test_command_log_is_made_where_its_url_says(tmp_path: Path) -> None:
+    log = engines.open_commands(f"sqlite:{tmp_path}/deep/commands.db")
+    try:
+        placed = await log.producer().append("realtime", [(b"key", b"value")])
+        records = await log.consumer("realtime", "test").poll(rows_max=10, wait_ms=0)
+        assert [record.coordinates for record in records] in ([], placed)
+        assert log.dead_letters() is not None
+    finally:
+        await log.close()
+    assert (tmp_path / "deep" / "commands.db").exists()
+
+
+async def test_kafka_log_is_opened_without_a_connection() -> None:
+    log = engines.open_commands("kafka://127.0.0.1:1?prefix=x")
+    await log.close()
+
+
+def test_offline_store_is_made_where_its_url_says(tmp_path: Path) -> None:
+    engines.open_offline(f"duckdb:{tmp_path}/deep/offline").close()
+    assert (tmp_path / "deep" / "offline").is_dir()
