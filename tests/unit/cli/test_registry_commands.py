@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -206,7 +207,7 @@ def test_plan_for_programs() -> None:
 NOW = "2099-01-01"
 
 
-def send(here: Path, *commands: dict[str, object]) -> None:
+def send(here: Path, *commands: Mapping[str, object]) -> None:
     """Write commands to the store as the writer does."""
     store = LmdbStore(str(here / ".headrace" / "online"))
     catalog = Catalog(store.get("catalog/document") or b"")
