@@ -25,18 +25,6 @@ def test_table_name_fits_every_engine(group: str) -> None:
     assert physical.quoted(table) == f'"{table}"'
 
 
-@given(GROUPS, GROUPS, st.binary(max_size=8), st.binary(max_size=8))
-def test_cache_keys_of_two_groups_never_meet(
-    one: str, other: str, key: bytes, other_key: bytes
-) -> None:
-    block = physical.block_prefix(one, 1) + key
-    lease = physical.lease_prefix(other, 1) + other_key
-    assert block != lease
-    if one != other:
-        assert block != physical.block_prefix(other, 1) + other_key
-    assert block != physical.block_prefix(one, 2) + key
-
-
 @pytest.mark.parametrize(
     "name",
     ["a", "a::", "::a", "A::b", "a::b::c", "a::b-", "a::-b", "a::b--c", "a::b_c", "a::1b",
