@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import random
+import signal
 from collections.abc import AsyncIterator, Iterator
 from itertools import cycle
 from multiprocessing.context import ForkServerProcess
@@ -23,7 +25,7 @@ from room_commands import (
     OBJECT,
     START_MS,
     Command,
-    commands,
+    command_stream,
     document,
     expected_events,
     expected_objects,
@@ -39,7 +41,7 @@ from headrace.sync.ports import Coordinates
 from headrace.sync.writer import WRITER_GROUP
 
 NOW_MS = START_MS + 10_000_000
-KILLS_PER_POINT = 6
+KILLS_PER_POINT = 8
 OUTSIDE_KILLS = 8
 CHUNK = 40
 BACKLOG_MAX = 400
@@ -62,7 +64,7 @@ class Stage:
         self.good: list[tuple[Coordinates, Command]] = []
         self.hostile: dict[Coordinates, bytes] = {}
         self.kills = 0
-        self._stream = iter(commands(self.draw, 200_000, rooms=ROOMS))
+        self._stream = command_stream(self.draw, 200_000, rooms=ROOMS)
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(PRELOADED)
 
@@ -113,16 +115,34 @@ class Stage:
         process.join()
         self.kills += 1
 
-    async def drain(self) -> None:
+    async def drain(self, *, session_ms: int = 10_000) -> None:
         """Let a last writer finish everything, then stop it as an operator would."""
-        process = self.start(Plan(rows_max=5_000))
+        process = self.start(Plan(rows_max=5_000, session_ms=session_ms))
         async with asyncio.timeout(30):
             while sum((await self.writers.lag()).values()):
                 assert process.is_alive()
                 await asyncio.to_thread(process.join, 0.02)
+        await self.terminate(process)
+
+    async def terminate(self, process: ForkServerProcess) -> None:
         process.terminate()
         await asyncio.to_thread(process.join)
         assert process.exitcode == 0
+
+    async def check_the_store_equals_the_reference(self) -> None:
+        stream = [command for _, command in self.good]
+        store = LmdbStore(str(self.folder / "online"), read_only=True)
+        try:
+            objects = self.objects(store)
+            histories = {room: self.history(store, room) for room in range(ROOMS)}
+        finally:
+            store.close()
+        assert objects == expected_objects(stream)
+        assert {room: found for room, found in histories.items() if found} == expected_events(
+            stream
+        )
+        listed = [entry.letter async for entry in list_letters(self.log.dead_letters())]
+        assert {letter.source: letter.value for letter in listed} == self.hostile
 
     async def committed_offsets(self) -> list[int]:
         return list((await self.writers.committed(WRITER_GROUP)).values())
@@ -219,14 +239,34 @@ async def test_dozens_of_kills_lose_nothing_double_nothing_and_commit_nothing_ea
             await stage.kill_from_outside()
         await stage.check_nothing_is_committed_that_is_not_durable()
     await stage.drain()
-    assert stage.kills >= 60
-    stream = [command for _, command in stage.good]
-    store = LmdbStore(str(stage.folder / "online"), read_only=True)
-    try:
-        assert stage.objects(store) == expected_objects(stream)
-        histories = {room: stage.history(store, room) for room in range(ROOMS)}
-    finally:
-        store.close()
-    assert {room: events for room, events in histories.items() if events} == expected_events(stream)
-    listed = [entry.letter async for entry in list_letters(stage.log.dead_letters())]
-    assert {letter.source: letter.value for letter in listed} == stage.hostile
+    assert stage.kills >= 80
+    await stage.check_the_store_equals_the_reference()
+
+
+async def test_a_writer_that_was_frozen_changes_nothing_when_it_wakes_up(stage: Stage) -> None:
+    """SIGSTOP past its session: another takes over; its late write and commit have no effect."""
+    plan = Plan(
+        point="before store", visit=3, signal_number=signal.SIGSTOP, rows_max=20, session_ms=300
+    )
+    await stage.append()
+    frozen = stage.start(plan)
+    async with asyncio.timeout(20):
+        while not _is_stopped(frozen):
+            await stage.feed(frozen)
+    await stage.drain(session_ms=300)
+    committed = await stage.writers.committed(WRITER_GROUP)
+    assert frozen.pid is not None
+    os.kill(frozen.pid, signal.SIGCONT)
+    await stage.append()
+    async with asyncio.timeout(20):
+        while sum((await stage.writers.lag()).values()):
+            await asyncio.to_thread(frozen.join, 0.02)
+    await stage.terminate(frozen)
+    later = await stage.writers.committed(WRITER_GROUP)
+    assert all(later[partition] >= committed[partition] for partition in committed)
+    await stage.check_the_store_equals_the_reference()
+
+
+def _is_stopped(process: ForkServerProcess) -> bool:
+    state = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return state == "T"

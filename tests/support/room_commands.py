@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 import msgspec
@@ -96,9 +96,15 @@ class Command(msgspec.Struct, frozen=True):
 
 def commands(draw: random.Random, count: int, *, rooms: int = 50) -> list[Command]:
     """Partial and complete updates, events and deletes, in no order of event time."""
+    return list(command_stream(draw, count, rooms=rooms))
+
+
+def command_stream(draw: random.Random, count: int, *, rooms: int) -> Iterator[Command]:
+    """The same, made one by one."""
     times_ms = [START_MS + number for number in range(count)]
     draw.shuffle(times_ms)
-    return [_command(draw, draw.randrange(rooms), time_ms) for time_ms in times_ms]
+    for time_ms in times_ms:
+        yield _command(draw, draw.randrange(rooms), time_ms)
 
 
 def _command(draw: random.Random, room_id: int, event_time_ms: int) -> Command:

@@ -1,7 +1,7 @@
-"""A real writer process on SQLite and LMDB that can be told where to die.
+"""A real writer process on SQLite and LMDB that can be told where to die, or to freeze.
 
 Started through multiprocessing's fork server, which has everything imported already: a start costs
-milliseconds, so a test can afford dozens of them. `SIGKILL` is sent by the process to itself at a
+milliseconds, so a test can afford dozens of them. The signal is sent by the process to itself at a
 named point, or by a thread of it at a random moment inside a store write.
 """
 
@@ -51,18 +51,22 @@ POINTS = (
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """Where one process dies: at the `visit`-th time it comes to `point`; never without a point."""
+    """Where the signal strikes: when the process comes to `point` for the `visit`-th time.
+
+    Without a point it never strikes.
+    """
 
     point: str | None = None
     visit: int = 1
     delay_us: int = 0
     """How far into the store write `inside store` strikes."""
+    signal_number: int = signal.SIGKILL
     rows_max: int = 40
     session_ms: int = 10_000
 
 
 class Reaper:
-    """Counts visits to the planned point and kills the process at the planned one."""
+    """Counts visits to the planned point and strikes at the planned one."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -70,10 +74,10 @@ class Reaper:
 
     def visit(self, point: str) -> None:
         if self._is_due(point):
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self._plan.signal_number)
 
     def strike_during(self, point: str) -> None:
-        """Kill from another thread, a planned number of microseconds from now."""
+        """Strike from another thread, a planned number of microseconds from now."""
         if self._is_due(point):
             threading.Thread(target=self._strike, daemon=True).start()
 
@@ -85,7 +89,7 @@ class Reaper:
 
     def _strike(self) -> None:
         time.sleep(self._plan.delay_us / 1e6)
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), self._plan.signal_number)
 
 
 class MortalConsumer:
