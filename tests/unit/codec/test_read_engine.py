@@ -345,7 +345,8 @@ def test_limits_are_those_the_engine_was_made_with(store: LmdbStore, catalog: Ca
             request_id=b"r",
             keep_alive=True,
         )
-        return json.loads(_split(response)[2]).get("code")
+        found: str | None = json.loads(_split(response)[2]).get("code")
+        return found
 
     one = _users(1, 2)["reads"][0]
     assert code({"reads": [one]}) is None
@@ -364,7 +365,7 @@ def test_no_python_object_is_made_for_a_key_a_row_or_a_value(
     def allocated(keys: int) -> tuple[int, int]:
         """Blocks held, and bytes held at the peak beyond the response, by one call."""
         body = json.dumps(_users(*range(keys))).encode()
-        response = b""
+        response, blocks, peak = b"", 0, 0
         for _ in range(2):  # The first call fills what is kept between calls.
             gc.collect()
             tracemalloc.start()
