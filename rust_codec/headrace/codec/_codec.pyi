@@ -237,7 +237,11 @@ class LmdbStore:
     def scan_keys(self, group_id: int) -> list[bytes]:
         """Distinct key bytes of a group, for tools and checks."""
     def statistics(self) -> dict[str, int]:
-        """map_size_bytes, used_bytes, entries, readers."""
+        """map_size_bytes, used_bytes, entries, readers, and damaged_rows.
+
+        The last counts rows whose framing this handle's writes found damaged: they begin anew with
+        what the batch holds.
+        """
     def clear_stale_readers(self) -> int:
         """Free the reader slots of processes that died; returns how many there were."""
     def close(self) -> None: ...

@@ -7,16 +7,21 @@
 //!
 //! An LMDB environment does not survive `fork`: open the store in the process that uses it.
 //!
-//! Read in this order: [`layout`] (every byte), [`Store`], `apply`, `environment`.
+//! Read in this order: [`layout`] (every byte), [`Store`], `apply` with `object`, `history` and `rules`,
+//! `environment`.
 
 #![deny(unsafe_code)] // One exception, in `environment`: heed's open call (semantics 29).
 
 mod apply;
+mod collect;
 mod environment;
 mod error;
+mod history;
 pub mod layout;
+mod object;
 mod read;
 mod rows;
+mod rules;
 mod store;
 
 pub use apply::Applied;

@@ -1,6 +1,7 @@
 //! The store handle: named values, batches, snapshots.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use headrace_codec::catalog::Catalog;
@@ -37,12 +38,15 @@ pub struct Statistics {
     pub entries: u64,
     /// Reader slots in use, by all processes.
     pub readers: u32,
+    /// Rows whose framing this handle's writes found damaged, and began anew.
+    pub damaged_rows: u64,
 }
 
 /// The embedded online store: one handle per process, shared by reader, writer and catalog.
 pub struct Store {
     environment: Environment,
     housekeeping: Mutex<Housekeeping>,
+    damaged_rows: AtomicU64,
 }
 
 /// What a writer remembers between batches.
@@ -63,7 +67,7 @@ impl Store {
     /// Opens the store in folder `path`, which is made when it is missing.
     pub fn open(path: &Path, options: Options) -> Result<Self> {
         let environment = Environment::open(path, options.map_size_bytes, options.read_only)?;
-        Ok(Self { environment, housekeeping: Mutex::default() })
+        Ok(Self { environment, housekeeping: Mutex::default(), damaged_rows: AtomicU64::new(0) })
     }
 
     /// Begins a read of one snapshot.
@@ -91,6 +95,7 @@ impl Store {
             Ok(done)
         })?;
         housekeeping.position = position;
+        self.damaged_rows.fetch_add(applied.rows_damaged, Ordering::Relaxed);
         Ok(applied)
     }
 
@@ -153,6 +158,7 @@ impl Store {
                 used_bytes: pages.saturating_mul(page_bytes),
                 entries,
                 readers: now.number_of_readers,
+                damaged_rows: self.damaged_rows.load(Ordering::Relaxed),
             })
         })
     }

@@ -166,7 +166,7 @@ impl LmdbStore {
         PyList::new(py, keys.iter().map(|key| PyBytes::new(py, key)))
     }
 
-    /// `map_size_bytes`, `used_bytes`, `entries`, `readers`.
+    /// `map_size_bytes`, `used_bytes`, `entries`, `readers`, `damaged_rows`.
     fn statistics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let now = self.store.statistics().map_err(|failure| raise(py, &failure))?;
         let named = PyDict::new(py);
@@ -174,6 +174,7 @@ impl LmdbStore {
         named.set_item("used_bytes", now.used_bytes)?;
         named.set_item("entries", now.entries)?;
         named.set_item("readers", now.readers)?;
+        named.set_item("damaged_rows", now.damaged_rows)?;
         Ok(named)
     }
 
