@@ -23,6 +23,7 @@ import urllib.request
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,11 +52,7 @@ class Cell(NamedTuple):
 
 CELLS = [
     *(
-        Cell(
-            f"{keys} keys {form}",
-            accept,
-            lambda source, keys=keys: feature_data.read_body(keys, source),
-        )
+        Cell(f"{keys} keys {form}", accept, partial(feature_data.read_body, keys))
         for form, accept in (("JSON", JSON_TYPE), ("Avro", AVRO_TYPE))
         for keys in (1, 10, 100)
     ),
@@ -248,8 +245,9 @@ def _report(
 
 def _medians(cell: list[Round]) -> dict[str, float]:
     names = ("cpu_us", "p50_ms", "p99_ms", "p999_ms", "requests_per_core_second")
-    medians = {name: statistics.median(getattr(one, name) for one in cell) for name in names}
-    return medians | {"errors": sum(one.errors for one in cell)}
+    medians = {name: float(statistics.median(getattr(one, name) for one in cell)) for name in names}
+    medians["errors"] = float(sum(one.errors for one in cell))
+    return medians
 
 
 def _print(report: dict[str, object]) -> None:

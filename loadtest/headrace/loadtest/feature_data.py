@@ -49,11 +49,11 @@ def fields(types: list[str]) -> tuple[ValueField, ...]:
     )
 
 
-def catalog_document() -> CatalogDocument:
+def catalog_document(generation: int = 1) -> CatalogDocument:
     """Both groups and a service over them."""
     key = (KeyField(name="user_id", type="Long"),)
     return CatalogDocument(
-        generation=1,
+        generation=generation,
         published_at_ms=EVENT_MS,
         groups=(
             Group(
@@ -100,12 +100,12 @@ def sample(*, rows: int = ROWS, histories: int = HISTORIES) -> Iterator[bytes]:
             yield _command(HISTORY, "APPEND", user_id, at_ms, EVENT_TYPES, source)
 
 
-def write_store(folder: Path) -> None:
+def write_store(folder: Path, *, rows: int = ROWS, histories: int = HISTORIES) -> None:
     """Publish the catalog and write all rows."""
     document = catalog_document()
     text = encode_document(document)
     store = LmdbStore(str(folder))
-    apply_commands(store, Catalog(text), sample())
+    apply_commands(store, Catalog(text), sample(rows=rows, histories=histories))
     store.put(CATALOG_DOCUMENT, text)
     store.put(CATALOG_GENERATION, b"1")
     store.close()

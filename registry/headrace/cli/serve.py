@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -67,24 +68,38 @@ def serve_many(settings: Settings, listener: socket.socket) -> int:
 
     Whoever supervises this process then starts it again, with all workers.
     """
-    workers = [_fork(settings, listener) for _ in range(settings.gateway.workers)]
+    workers = Workers([_fork(settings, listener) for _ in range(settings.gateway.workers)])
     listener.close()
+    return workers.wait()
 
-    def tell_workers(number: int, _: object) -> None:
-        for worker in workers:
-            _tell(worker, number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, tell_workers)
-    outcome = 0
-    for _ in range(len(workers)):
-        _, status = os.wait()
-        code = os.waitstatus_to_exitcode(status)
-        if code != 0 and outcome == 0:
-            click.echo(f"a worker ended with {code}; the others are stopped", err=True)
-            outcome = FAILED
-            tell_workers(signal.SIGTERM, None)
-    return outcome
+class Workers:
+    """The worker processes of this one, told together when to stop."""
+
+    def __init__(self, pids: list[int]) -> None:
+        self._pids = pids
+        self._told: int | None = None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._tell)
+
+    def wait(self) -> int:
+        """Wait for all; 0 when each drained, or was told to stop before it had begun."""
+        outcome = 0
+        while self._pids:
+            pid, status = os.wait()
+            self._pids.remove(pid)
+            code = os.waitstatus_to_exitcode(status)
+            if code != 0 and (self._told is None or code != -self._told):
+                outcome = FAILED
+                click.echo(f"worker {pid} ended with {code}; the others are stopped", err=True)
+                self._tell(signal.SIGTERM)
+        return outcome
+
+    def _tell(self, number: int, _: object = None) -> None:
+        self._told = number
+        for pid in self._pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
 
 def _fork(settings: Settings, listener: socket.socket) -> int:
@@ -97,10 +112,3 @@ def _fork(settings: Settings, listener: socket.socket) -> int:
         finally:
             os._exit(code)
     return worker
-
-
-def _tell(worker: int, number: int) -> None:
-    try:
-        os.kill(worker, number)
-    except ProcessLookupError:
-        return
