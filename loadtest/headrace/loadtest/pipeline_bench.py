@@ -68,7 +68,7 @@ class Report(msgspec.Struct, frozen=True):
     write: Phase
     commands_per_cpu_second: int
     stage_wall_seconds: dict[str, float]
-    rss_anon_bytes: int
+    rss_anon_max_bytes: int
 
 
 class FixedCatalog:
@@ -100,8 +100,8 @@ async def append_all(command_log: SqliteCommandLog, rows: int) -> Phase:
 
 async def write_all(
     command_log: SqliteCommandLog, store: LmdbStore, rows: int, batch_rows: int
-) -> tuple[Phase, dict[str, float]]:
-    """Run the writer until the log is committed to its end."""
+) -> tuple[Phase, dict[str, float], int]:
+    """Run the writer until the log is committed to its end; also stage times and the most RSS."""
     registry = CollectorRegistry()
     writer = Writer(
         "realtime",
@@ -117,12 +117,15 @@ async def write_all(
     watching = command_log.consumer("realtime", WRITER_GROUP)
     began, began_cpu = time.perf_counter(), time.process_time()
     running = asyncio.create_task(writer.run())
+    rss_anon_max = 0
     while sum((await watching.lag()).values()):
-        await asyncio.wait([running], timeout=0.02)
+        await asyncio.wait([running], timeout=0.05)
+        rss_anon_max = max(rss_anon_max, memory_bytes()[0])
     phase = _phase(rows, time.perf_counter() - began, time.process_time() - began_cpu)
     writer.stop()
     await running
-    return phase, {stage: _stage_seconds(registry, stage) for stage in STAGES}
+    stages = {stage: _stage_seconds(registry, stage) for stage in STAGES}
+    return phase, stages, rss_anon_max
 
 
 def _phase(rows: int, wall_seconds: float, cpu_seconds: float) -> Phase:
@@ -145,7 +148,7 @@ async def run(rows: int, batch_rows: int, folder: Path, commit: str) -> Report:
     command_log = SqliteCommandLog(folder / "commands.db")
     store = LmdbStore(str(folder / "online"))
     appended = await append_all(command_log, rows)
-    written, stages = await write_all(command_log, store, rows, batch_rows)
+    written, stages, rss_anon_max = await write_all(command_log, store, rows, batch_rows)
     entries = store.statistics()["entries"]
     await command_log.close()
     store.close()
@@ -163,7 +166,7 @@ async def run(rows: int, batch_rows: int, folder: Path, commit: str) -> Report:
         write=written,
         commands_per_cpu_second=round(rows / (appended.cpu_seconds + written.cpu_seconds)),
         stage_wall_seconds=stages,
-        rss_anon_bytes=memory_bytes()[0],
+        rss_anon_max_bytes=rss_anon_max,
     )
 
 

@@ -12,7 +12,12 @@ from pathlib import Path
 import pytest
 
 from headrace.sync.errors import CommitRefused, LogUnavailable
-from headrace.sync.logs.sqlite import RETENTION_MS, TRIM_INTERVAL_MS, SqliteCommandLog
+from headrace.sync.logs.sqlite import (
+    RETENTION_MS,
+    TRIM_INTERVAL_MS,
+    TRIM_ROWS_MAX,
+    SqliteCommandLog,
+)
 from headrace.sync.logs.sqlite_file import LogFile, Pen
 from headrace.sync.ports import Coordinates, DeadLetter, LogRecord
 
@@ -118,6 +123,20 @@ async def test_old_commands_stay_until_every_group_has_committed_past_them(
     await producer.append("realtime", [(b"k", b"newer")])
     values = _column(tmp_path / "commands.db", "SELECT value FROM record ORDER BY id")
     assert (stays, values) == (11, [b"new", b"newer"])
+
+
+async def test_one_append_trims_a_bounded_number_and_the_next_goes_on(
+    log: SqliteCommandLog, clock: Clock, tmp_path: Path
+) -> None:
+    producer = log.producer()
+    await producer.append("realtime", [(b"k", b"old")] * (TRIM_ROWS_MAX + 10))
+    await _drain(log, "writer")
+    clock.ms += RETENTION_MS + 1
+    left: list[int] = []
+    for _ in range(2):
+        await producer.append("realtime", [(b"k", b"new")])
+        left.append(len(_column(tmp_path / "commands.db", "SELECT id FROM record")))
+    assert left == [10 + 1, 2]
 
 
 async def test_commands_that_nobody_ever_read_stay(

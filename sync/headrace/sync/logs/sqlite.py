@@ -41,6 +41,8 @@ RETENTION_MS = 7 * 24 * 3_600_000
 
 TRIM_INTERVAL_MS = 60_000
 TRIM_ROWS_MAX = 5_000
+"""Records trimmed within one append at most, so that no append waits long; the rest goes next."""
+
 SESSION_MS = 10_000
 UNSETTLED_HEARTBEAT_MS = 50
 READ_PAGE_ROWS = 1_000
@@ -471,7 +473,7 @@ def _trim(connection: sqlite3.Connection, appended_before_ms: int) -> int:
         "GROUP BY partition.id",
         (DEAD_LETTER_TOPIC,),
     ).fetchall()
-    trimmed = 0
+    left = TRIM_ROWS_MAX
     for partition_id, floor in floors:
         deleted = connection.execute(
             "DELETE FROM record WHERE appended_at_ms < ? AND id IN "
@@ -480,8 +482,8 @@ def _trim(connection: sqlite3.Connection, appended_before_ms: int) -> int:
                 appended_before_ms,
                 _row_id(partition_id, 0),
                 _row_id(partition_id, floor),
-                TRIM_ROWS_MAX,
+                left,
             ),
         )
-        trimmed += deleted.rowcount
-    return trimmed
+        left -= deleted.rowcount
+    return TRIM_ROWS_MAX - left
