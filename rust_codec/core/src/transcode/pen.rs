@@ -19,6 +19,19 @@ impl<'a> Pen<'a> {
         Self { room, at: 0 }
     }
 
+    /// A pen of its own for a function that is not inlined, which gives back where it stopped: the
+    /// address of this one never leaves the loop, so that it stays in registers.
+    #[inline(always)]
+    pub(super) const fn fork(&mut self) -> Pen<'_> {
+        Pen { room: &mut *self.room, at: self.at }
+    }
+
+    /// Goes on where a fork stopped.
+    #[inline(always)]
+    pub(super) const fn join(&mut self, at: usize) {
+        self.at = at;
+    }
+
     /// Bytes kept so far.
     pub(super) const fn at(&self) -> usize {
         self.at

@@ -2,7 +2,7 @@
 #![expect(clippy::inline_always, reason = "the loop is one function by measurement")]
 
 use super::pen::{Pen, ROOM, print_long};
-use super::walk::{Label, Operation, Shown, Stop, show, skip};
+use super::walk::{Kind, Label, Shown, Step, Stop, show, skip, skip_whole};
 use super::{Column, is_written};
 use crate::resolve::{FieldReading, Shape};
 use crate::status::RowStatus;
@@ -18,20 +18,12 @@ pub(super) const ROW: u8 = 0;
 pub(super) const OBJECT: u8 = 1;
 pub(super) const BARE: u8 = 2;
 
-/// One step over the body in the writer's order.
-#[derive(Debug, Clone)]
-enum Step {
-    Skip(Operation),
-    Show { operation: Operation, position: usize, column: usize },
-    Constant { column: usize },
-}
-
 #[derive(Debug, Clone)]
 enum Route {
     /// The fields asked for stand in the writer's order: one pass prints them.
     Straight(Vec<Step>),
     /// They do not: one pass finds their places, then each is printed from its own.
-    Places { scan: Vec<Operation>, sources: Vec<Option<(usize, Operation)>> },
+    Places { scan: Vec<Step>, shows: Vec<Step> },
 }
 
 /// A plan that prints most bodies.
@@ -132,8 +124,8 @@ impl Quick {
             Route::Straight(steps) => {
                 self.run_straight::<LAYOUT>(steps, row, &mut pen, ends, status)?;
             }
-            Route::Places { scan, sources } => {
-                self.run_places::<LAYOUT>(scan, sources, row, &mut pen, ends, status)?;
+            Route::Places { scan, shows } => {
+                self.run_places::<LAYOUT>(scan, shows, row, &mut pen, ends, status)?;
             }
         }
         if LAYOUT != BARE {
@@ -154,25 +146,19 @@ impl Quick {
     ) -> Result<(), Stop> {
         let mut rest = row.body;
         for step in steps {
-            match step {
-                Step::Skip(operation) => {
-                    skip(&mut rest, *operation)?;
-                    continue;
-                }
-                Step::Constant { column } => {
-                    self.label::<LAYOUT>(*column, pen)?;
-                    self.default(*column, pen, status)?;
-                }
-                Step::Show { operation, position, column } => {
-                    self.label::<LAYOUT>(*column, pen)?;
-                    if row.written.is_some_and(|bits| !is_written(bits, *position)) {
-                        skip(&mut rest, *operation)?;
-                        self.default(*column, pen, status)?;
-                    } else {
-                        let shown = show(&mut rest, *operation, pen)?;
-                        self.note(shown, *column, pen, status)?;
-                    }
-                }
+            if step.is_skip() {
+                skip(&mut rest, step)?;
+                continue;
+            }
+            self.label::<LAYOUT>(step.column, pen)?;
+            if step.kind == Kind::Constant {
+                self.default(step.column, pen, status)?;
+            } else if row.written.is_some_and(|bits| !is_written(bits, step.position)) {
+                rest = skip_whole(rest, step)?;
+                self.default(step.column, pen, status)?;
+            } else {
+                let shown = show(&mut rest, step, pen)?;
+                self.note(shown, step.column, pen, status)?;
             }
             after::<LAYOUT>(pen, ends)?;
         }
@@ -182,8 +168,8 @@ impl Quick {
     #[inline(always)]
     fn run_places<const LAYOUT: u8>(
         &self,
-        scan: &[Operation],
-        sources: &[Option<(usize, Operation)>],
+        scan: &[Step],
+        shows: &[Step],
         row: Row<'_>,
         pen: &mut Pen<'_>,
         ends: &mut Vec<usize>,
@@ -191,25 +177,23 @@ impl Quick {
     ) -> Result<(), Stop> {
         let mut starts = [0_usize; PLACES];
         let mut rest = row.body;
-        for (start, operation) in starts.iter_mut().zip(scan) {
+        for (start, step) in starts.iter_mut().zip(scan) {
             *start = row.body.len().wrapping_sub(rest.len());
-            skip(&mut rest, *operation)?;
+            skip(&mut rest, step)?;
         }
         if !rest.is_empty() {
             return Err(Stop::Unusual);
         }
-        for (column, source) in sources.iter().enumerate() {
-            self.label::<LAYOUT>(column, pen)?;
-            match source {
-                Some((position, operation))
-                    if row.written.is_none_or(|bits| is_written(bits, *position)) =>
-                {
-                    let start = starts.get(*position).copied().unwrap_or(usize::MAX);
-                    let mut rest = row.body.get(start..).ok_or(Stop::Unusual)?;
-                    let shown = show(&mut rest, *operation, pen)?;
-                    self.note(shown, column, pen, status)?;
-                }
-                _ => self.default(column, pen, status)?,
+        for step in shows {
+            self.label::<LAYOUT>(step.column, pen)?;
+            let written = row.written.is_none_or(|bits| is_written(bits, step.position));
+            if written && step.kind != Kind::Constant {
+                let start = starts.get(step.position).copied().unwrap_or(usize::MAX);
+                let mut rest = row.body.get(start..).ok_or(Stop::Unusual)?;
+                let outcome = show(&mut rest, step, pen)?;
+                self.note(outcome, step.column, pen, status)?;
+            } else {
+                self.default(step.column, pen, status)?;
             }
             after::<LAYOUT>(pen, ends)?;
         }
@@ -240,7 +224,7 @@ impl Quick {
         Ok(())
     }
 
-    #[inline(never)]
+    #[inline(always)]
     fn default(
         &self,
         column: usize,
@@ -248,8 +232,16 @@ impl Quick {
         status: &mut RowStatus,
     ) -> Result<(), Stop> {
         status.defaulted.insert(column);
-        Ok(pen.bytes(self.unwritten.get(column).ok_or(Stop::Unusual)?)?)
+        let at = print_all(self.unwritten.get(column).ok_or(Stop::Unusual)?, pen.fork())?;
+        pen.join(at);
+        Ok(())
     }
+}
+
+#[inline(never)]
+fn print_all(bytes: &[u8], mut pen: Pen<'_>) -> Result<usize, Stop> {
+    pen.bytes(bytes)?;
+    Ok(pen.at())
 }
 
 #[inline(always)]
@@ -262,35 +254,27 @@ fn after<const LAYOUT: u8>(pen: &mut Pen<'_>, ends: &mut Vec<usize>) -> Result<(
 }
 
 fn route(walk: &[FieldReading], columns: &[Column], quoted: bool) -> Route {
-    let operation = |reading: FieldReading| Operation::new(reading, quoted);
     let sources = columns.iter().filter_map(|column| column.source);
     let positions: Vec<usize> = sources.map(|(position, _)| position).collect();
+    let shows = columns.iter().enumerate().map(|(column, it)| match it.source {
+        Some((position, reading)) => Step::show(reading, quoted, position, column),
+        None => Step::constant(column),
+    });
     if !positions.is_sorted_by(|one, next| one < next) {
-        return Route::Places {
-            scan: walk.iter().copied().map(operation).collect(),
-            sources: columns
-                .iter()
-                .map(|column| column.source.map(|(place, reading)| (place, operation(reading))))
-                .collect(),
-        };
+        let scan = walk.iter().map(|reading| Step::skip(*reading)).collect();
+        return Route::Places { scan, shows: shows.collect() };
     }
     let mut steps = Vec::new();
-    let mut next = 0;
-    let skips = |from: usize, to: usize| {
-        let passed = walk.iter().take(to).skip(from);
-        passed.map(|reading| Step::Skip(operation(*reading))).collect::<Vec<_>>()
-    };
-    for (column, source) in columns.iter().map(|column| column.source).enumerate() {
-        match source {
-            Some((position, reading)) => {
-                steps.extend(skips(next, position));
-                steps.push(Step::Show { operation: operation(reading), position, column });
-                next = position.saturating_add(1);
-            }
-            None => steps.push(Step::Constant { column }),
+    let mut passed = 0;
+    for step in shows {
+        if step.kind != Kind::Constant {
+            let skipped = walk.iter().take(step.position).skip(passed);
+            steps.extend(skipped.map(|reading| Step::skip(*reading)));
+            passed = step.position.saturating_add(1);
         }
+        steps.push(step);
     }
-    steps.extend(skips(next, walk.len()));
+    steps.extend(walk.iter().skip(passed).map(|reading| Step::skip(*reading)));
     Route::Straight(steps)
 }
 

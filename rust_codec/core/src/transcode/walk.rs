@@ -33,23 +33,107 @@ impl From<Full> for Stop {
 
 type Walk<T> = Result<T, Stop>;
 
-/// What one step does with a value, decided once.
+/// What a step does, decided once so that the loop dispatches once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Operation {
-    /// What the bytes hold.
-    pub(super) shape: Shape,
-    /// Whether a union index stands before the value.
-    pub(super) nullable: bool,
-    /// Whether null is a value.
-    pub(super) null_allowed: bool,
-    /// Longs print as strings.
-    pub(super) quoted: bool,
+pub(super) enum Kind {
+    /// Prints what stands where nothing was written.
+    Constant,
+    Boolean,
+    Integer,
+    Long,
+    Float,
+    Double,
+    Text,
+    /// Prints any other type.
+    Other,
+    SkipBoolean,
+    SkipInteger,
+    SkipLong,
+    SkipFloat,
+    SkipDouble,
+    SkipText,
+    /// Moves past any other type.
+    SkipOther,
 }
 
-impl Operation {
-    pub(super) const fn new(reading: FieldReading, quoted: bool) -> Self {
+/// One step of a walk.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Step {
+    pub(super) kind: Kind,
+    /// Whether a union index stands before the value.
+    nullable: bool,
+    /// Whether null is a value.
+    null_allowed: bool,
+    /// Longs print as strings.
+    quoted: bool,
+    shape: Shape,
+    /// Position in the writer's schema.
+    pub(super) position: usize,
+    /// Position in the request.
+    pub(super) column: usize,
+}
+
+impl Step {
+    pub(super) const fn constant(column: usize) -> Self {
+        Self {
+            kind: Kind::Constant,
+            nullable: false,
+            null_allowed: true,
+            quoted: false,
+            shape: Shape::Scalar(Reading::Same(Scalar::Boolean)),
+            position: 0,
+            column,
+        }
+    }
+
+    pub(super) const fn show(
+        reading: FieldReading,
+        quoted: bool,
+        position: usize,
+        column: usize,
+    ) -> Self {
         let FieldReading { shape, nullable, null_allowed } = reading;
-        Self { shape, nullable, null_allowed, quoted }
+        let kind = match shape {
+            Shape::Scalar(Reading::Same(Scalar::Boolean)) => Kind::Boolean,
+            Shape::Scalar(Reading::Same(Scalar::Integer)) => Kind::Integer,
+            Shape::Scalar(Reading::Same(Scalar::Long)) if !quoted => Kind::Long,
+            Shape::Scalar(Reading::Same(Scalar::Float)) => Kind::Float,
+            Shape::Scalar(Reading::Same(Scalar::Double)) => Kind::Double,
+            Shape::Scalar(Reading::Same(Scalar::Text)) => Kind::Text,
+            _ => Kind::Other,
+        };
+        Self { kind, nullable, null_allowed, quoted, shape, position, column }
+    }
+
+    /// Whether it prints nothing.
+    #[inline(always)]
+    pub(super) const fn is_skip(&self) -> bool {
+        matches!(
+            self.kind,
+            Kind::SkipBoolean
+                | Kind::SkipInteger
+                | Kind::SkipLong
+                | Kind::SkipFloat
+                | Kind::SkipDouble
+                | Kind::SkipText
+                | Kind::SkipOther
+        )
+    }
+
+    pub(super) const fn skip(reading: FieldReading) -> Self {
+        let FieldReading { shape, nullable, null_allowed } = reading;
+        let kind = match shape {
+            Shape::Scalar(scalar) => match scalar.stored() {
+                Scalar::Boolean => Kind::SkipBoolean,
+                Scalar::Integer | Scalar::Date => Kind::SkipInteger,
+                Scalar::Long | Scalar::Timestamp => Kind::SkipLong,
+                Scalar::Float => Kind::SkipFloat,
+                Scalar::Double => Kind::SkipDouble,
+                Scalar::Text | Scalar::Bytes => Kind::SkipText,
+            },
+            Shape::List(_) | Shape::Vector(_) => Kind::SkipOther,
+        };
+        Self { kind, nullable, null_allowed, quoted: false, shape, position: 0, column: 0 }
     }
 }
 
@@ -95,44 +179,114 @@ pub(super) enum Shown {
 
 /// Prints the value at the front of `rest` and moves past it.
 #[inline(always)]
-pub(super) fn show(rest: &mut &[u8], operation: Operation, pen: &mut Pen<'_>) -> Walk<Shown> {
-    if operation.nullable && take_null(rest)? {
-        if !operation.null_allowed {
+pub(super) fn show(rest: &mut &[u8], step: &Step, pen: &mut Pen<'_>) -> Walk<Shown> {
+    if step.nullable && take_null(rest)? {
+        if !step.null_allowed {
             return Ok(Shown::Unwritten);
         }
-        put(pen.window::<4>()?, 0, *b"null");
+        *pen.window::<4>()? = *b"null";
         pen.keep(4);
         return Ok(Shown::Value);
     }
-    let finite = match operation.shape {
-        Shape::Scalar(reading) => show_scalar(rest, reading, operation.quoted, pen)?,
-        Shape::List(item) => show_list(rest, item, LIST_ITEMS_MAX, operation.quoted, pen)?.0,
-        Shape::Vector(size) => {
-            let (finite, items) =
-                show_list(rest, Reading::Same(Scalar::Float), size as usize, false, pen)?;
-            if items != size as usize {
-                return Err(Stop::Unusual);
-            }
+    let finite = match step.kind {
+        Kind::Boolean => show_boolean(rest, pen)?,
+        Kind::Integer => show_long(i64::from(take_integer(rest)?), pen)?,
+        Kind::Long => show_long(take_varint(rest)?, pen)?,
+        Kind::Float => show_float(take_float(rest)?, pen)?,
+        Kind::Double => show_double(take_double(rest)?, pen)?,
+        Kind::Text => show_text(rest, pen)?,
+        _ => {
+            let (after, at, finite) = show_other(rest, step, pen.fork())?;
+            *rest = after;
+            pen.join(at);
             finite
         }
     };
     Ok(if finite { Shown::Value } else { Shown::NotFinite })
 }
 
+/// Prints the types that have no kind of their own; gives what is left, where the pen stopped, and
+/// whether all was finite.
+#[inline(never)]
+fn show_other<'a>(
+    mut rest: &'a [u8],
+    step: &Step,
+    mut pen: Pen<'_>,
+) -> Walk<(&'a [u8], usize, bool)> {
+    let finite = match step.shape {
+        Shape::Scalar(reading) => show_scalar(&mut rest, reading, step.quoted, &mut pen)?,
+        Shape::List(item) => show_items(&mut rest, item, LIST_ITEMS_MAX, step, &mut pen)?.0,
+        Shape::Vector(size) => {
+            let (item, size) = (Reading::Same(Scalar::Float), size as usize);
+            let (finite, items) = show_items(&mut rest, item, size, step, &mut pen)?;
+            if items != size {
+                return Err(Stop::Unusual);
+            }
+            finite
+        }
+    };
+    Ok((rest, pen.at(), finite))
+}
+
+fn show_items(
+    rest: &mut &[u8],
+    item: Reading,
+    limit: usize,
+    step: &Step,
+    pen: &mut Pen<'_>,
+) -> Walk<(bool, usize)> {
+    pen.byte(b'[')?;
+    let mut finite = true;
+    let items = each_item(rest, limit, |rest| {
+        finite &= show_scalar(rest, item, step.quoted, pen)?;
+        Ok(pen.byte(b',')?)
+    })?;
+    if items > 0 {
+        pen.back();
+    }
+    pen.byte(b']')?;
+    Ok((finite, items))
+}
+
 /// Moves past the value at the front of `rest`.
 #[inline(always)]
-pub(super) fn skip(rest: &mut &[u8], operation: Operation) -> Walk<()> {
-    if operation.nullable && take_null(rest)? {
+pub(super) fn skip(rest: &mut &[u8], step: &Step) -> Walk<()> {
+    if step.nullable && take_null(rest)? {
         return Ok(());
     }
-    let (item, limit) = match operation.shape {
-        Shape::Scalar(reading) => return skip_scalar(rest, reading.stored()),
+    match step.kind {
+        Kind::SkipBoolean => skip_boolean(rest),
+        Kind::SkipInteger => take_integer(rest).map(drop),
+        Kind::SkipLong => take_varint(rest).map(drop),
+        Kind::SkipFloat => take_float(rest).map(drop),
+        Kind::SkipDouble => take_double(rest).map(drop),
+        Kind::SkipText => skip_text(rest),
+        _ => {
+            *rest = skip_other(rest, step)?;
+            Ok(())
+        }
+    }
+}
+
+/// Moves past the value of a step of any kind, its union index included.
+#[inline(never)]
+pub(super) fn skip_whole<'a>(mut rest: &'a [u8], step: &Step) -> Walk<&'a [u8]> {
+    if step.nullable && take_null(&mut rest)? { Ok(rest) } else { skip_other(rest, step) }
+}
+
+#[inline(never)]
+fn skip_other<'a>(mut rest: &'a [u8], step: &Step) -> Walk<&'a [u8]> {
+    let (item, limit) = match step.shape {
+        Shape::Scalar(reading) => {
+            skip_scalar(&mut rest, reading.stored())?;
+            return Ok(rest);
+        }
         Shape::List(item) => (item.stored(), LIST_ITEMS_MAX),
         Shape::Vector(size) => (Scalar::Float, size as usize),
     };
-    let items = each_item(rest, limit, |rest| skip_scalar(rest, item))?;
-    let exact = matches!(operation.shape, Shape::Vector(_));
-    if exact && items != limit { Err(Stop::Unusual) } else { Ok(()) }
+    let items = each_item(&mut rest, limit, |rest| skip_scalar(rest, item))?;
+    let exact = matches!(step.shape, Shape::Vector(_));
+    if exact && items != limit { Err(Stop::Unusual) } else { Ok(rest) }
 }
 
 #[inline(always)]
@@ -144,55 +298,60 @@ fn take_null(rest: &mut &[u8]) -> Walk<bool> {
     }
 }
 
-#[inline(always)]
 fn show_scalar(rest: &mut &[u8], reading: Reading, quoted: bool, pen: &mut Pen<'_>) -> Walk<bool> {
     match reading {
-        Reading::Same(Scalar::Boolean) => show_boolean(rest, pen)?,
-        Reading::Same(Scalar::Integer) => show_long(i64::from(take_integer(rest)?), false, pen)?,
-        Reading::IntegerToLong => show_long(i64::from(take_integer(rest)?), quoted, pen)?,
-        Reading::Same(Scalar::Long) => show_long(take_varint(rest)?, quoted, pen)?,
-        Reading::Same(Scalar::Float) => return show_float(take_float(rest)?, pen),
-        Reading::Same(Scalar::Double) => return show_double(take_double(rest)?, pen),
-        Reading::Same(Scalar::Text) => show_text(rest, pen)?,
-        Reading::Same(Scalar::Bytes) => show_bytes(rest, pen)?,
+        Reading::Same(Scalar::Boolean) => show_boolean(rest, pen),
+        Reading::Same(Scalar::Integer) => show_long(i64::from(take_integer(rest)?), pen),
+        Reading::IntegerToLong => show_quotable(i64::from(take_integer(rest)?), quoted, pen),
+        Reading::Same(Scalar::Long) => show_quotable(take_varint(rest)?, quoted, pen),
+        Reading::Same(Scalar::Float) => show_float(take_float(rest)?, pen),
+        Reading::Same(Scalar::Double) => show_double(take_double(rest)?, pen),
+        Reading::Same(Scalar::Text) => show_text(rest, pen),
+        Reading::Same(Scalar::Bytes) => show_bytes(rest, pen),
         Reading::Same(Scalar::Date) => {
             let days = take_integer(rest)?;
-            show_pushed(pen, |out| text::push_date(out, days))?;
+            show_pushed(pen, |out| text::push_date(out, days))
         }
         Reading::Same(Scalar::Timestamp) => {
             let micros = take_varint(rest)?;
-            show_pushed(pen, |out| text::push_timestamp(out, micros))?;
+            show_pushed(pen, |out| text::push_timestamp(out, micros))
         }
-        Reading::IntegerToFloat => return show_float(integer_to_float(take_integer(rest)?), pen),
-        Reading::IntegerToDouble => return show_double(f64::from(take_integer(rest)?), pen),
-        Reading::LongToFloat => return show_float(long_to_float(take_varint(rest)?), pen),
-        Reading::LongToDouble => return show_double(long_to_double(take_varint(rest)?), pen),
-        Reading::FloatToDouble => return show_double(f64::from(take_float(rest)?), pen),
+        Reading::IntegerToFloat => show_float(integer_to_float(take_integer(rest)?), pen),
+        Reading::IntegerToDouble => show_double(f64::from(take_integer(rest)?), pen),
+        Reading::LongToFloat => show_float(long_to_float(take_varint(rest)?), pen),
+        Reading::LongToDouble => show_double(long_to_double(take_varint(rest)?), pen),
+        Reading::FloatToDouble => show_double(f64::from(take_float(rest)?), pen),
     }
-    Ok(true)
 }
 
-#[inline(always)]
 fn skip_scalar(rest: &mut &[u8], scalar: Scalar) -> Walk<()> {
     match scalar {
-        Scalar::Boolean => match take_byte(rest)? {
-            0 | 1 => Ok(()),
-            _ => Err(Stop::Unusual),
-        },
+        Scalar::Boolean => skip_boolean(rest),
         Scalar::Integer | Scalar::Date => take_integer(rest).map(drop),
         Scalar::Long | Scalar::Timestamp => take_varint(rest).map(drop),
         Scalar::Float => take_float(rest).map(drop),
         Scalar::Double => take_double(rest).map(drop),
-        Scalar::Text | Scalar::Bytes => {
-            let length = take_length(rest)?;
-            *rest = rest.get(length..).ok_or(Stop::Unusual)?;
-            Ok(())
-        }
+        Scalar::Text | Scalar::Bytes => skip_text(rest),
     }
 }
 
 #[inline(always)]
-fn show_boolean(rest: &mut &[u8], pen: &mut Pen<'_>) -> Walk<()> {
+fn skip_boolean(rest: &mut &[u8]) -> Walk<()> {
+    match take_byte(rest)? {
+        0 | 1 => Ok(()),
+        _ => Err(Stop::Unusual),
+    }
+}
+
+#[inline(always)]
+fn skip_text(rest: &mut &[u8]) -> Walk<()> {
+    let length = take_length(rest)?;
+    *rest = rest.get(length..).ok_or(Stop::Unusual)?;
+    Ok(())
+}
+
+#[inline(always)]
+fn show_boolean(rest: &mut &[u8], pen: &mut Pen<'_>) -> Walk<bool> {
     let (word, length) = match take_byte(rest)? {
         0 => (*b"false\0\0\0", 5),
         1 => (*b"true\0\0\0\0", 4),
@@ -200,20 +359,25 @@ fn show_boolean(rest: &mut &[u8], pen: &mut Pen<'_>) -> Walk<()> {
     };
     *pen.window::<8>()? = word;
     pen.keep(length);
-    Ok(())
+    Ok(true)
 }
 
 #[inline(always)]
-fn show_long(value: i64, quoted: bool, pen: &mut Pen<'_>) -> Walk<()> {
-    if quoted {
-        pen.byte(b'"')?;
-    }
+fn show_long(value: i64, pen: &mut Pen<'_>) -> Walk<bool> {
     let length = print_long(pen.window::<ROOM>()?, value);
     pen.keep(length);
+    Ok(true)
+}
+
+fn show_quotable(value: i64, quoted: bool, pen: &mut Pen<'_>) -> Walk<bool> {
     if quoted {
         pen.byte(b'"')?;
     }
-    Ok(())
+    show_long(value, pen)?;
+    if quoted {
+        pen.byte(b'"')?;
+    }
+    Ok(true)
 }
 
 #[inline(always)]
@@ -248,32 +412,53 @@ fn show_float(value: f32, pen: &mut Pen<'_>) -> Walk<bool> {
 const CHUNK_ROOM: usize = 18;
 
 #[inline(always)]
-fn show_text(rest: &mut &[u8], pen: &mut Pen<'_>) -> Walk<()> {
+fn show_text(rest: &mut &[u8], pen: &mut Pen<'_>) -> Walk<bool> {
     let length = take_length(rest)?;
-    let Some(chunk) = rest.first_chunk::<16>().filter(|_| length <= 16) else {
-        return show_long_text(rest, length, pen);
+    let (content, after) = rest.split_at_checked(length).ok_or(Stop::Unusual)?;
+    let chunk = match rest.first_chunk::<16>() {
+        Some(chunk) => *chunk,
+        None => last_chunk(rest),
     };
-    if is_special(chunk, length) {
-        return show_long_text(rest, length, pen);
+    *rest = after;
+    if length > 16 || is_special(&chunk, length) {
+        let at = print_text(content, pen.fork())?;
+        pen.join(at);
+        return Ok(true);
     }
     let window = pen.window::<CHUNK_ROOM>()?;
     put(window, 0, [b'"']);
-    put(window, 1, *chunk);
+    put(window, 1, chunk);
     put(window, length.wrapping_add(1), [b'"']);
     pen.keep(length.wrapping_add(2));
-    *rest = rest.get(length..).ok_or(Stop::Unusual)?;
-    Ok(())
+    Ok(true)
 }
 
-/// Any text: chunk by chunk while nothing is to be escaped, byte by byte where something is.
+/// Fewer than 16 bytes, padded.
 #[inline(never)]
-fn show_long_text(rest: &mut &[u8], length: usize, pen: &mut Pen<'_>) -> Walk<()> {
-    let (content, after) = rest.split_at_checked(length).ok_or(Stop::Unusual)?;
-    if length > TEXT_BYTES_MAX || std::str::from_utf8(content).is_err() {
-        return Err(Stop::Unusual);
+fn last_chunk(rest: &[u8]) -> [u8; 16] {
+    let mut chunk = [0; 16];
+    for (slot, byte) in chunk.iter_mut().zip(rest) {
+        *slot = *byte;
     }
+    chunk
+}
+
+/// Any text: 16 bytes at a time while none of them is special, then plain stretches and escapes.
+#[inline(never)]
+fn print_text(content: &[u8], mut pen: Pen<'_>) -> Walk<usize> {
     pen.byte(b'"')?;
     let mut left = content;
+    while let Some((chunk, after)) = left.split_first_chunk::<16>() {
+        if is_special(chunk, 16) {
+            break;
+        }
+        *pen.window::<16>()? = *chunk;
+        pen.keep(16);
+        left = after;
+    }
+    if std::str::from_utf8(left).is_err() {
+        return Err(Stop::Unusual);
+    }
     while !left.is_empty() {
         let plain = left.iter().position(|byte| text::needs_escape(*byte)).unwrap_or(left.len());
         let (head, tail) = left.split_at_checked(plain).ok_or(Stop::Unusual)?;
@@ -287,8 +472,7 @@ fn show_long_text(rest: &mut &[u8], length: usize, pen: &mut Pen<'_>) -> Walk<()
         }
     }
     pen.byte(b'"')?;
-    *rest = after;
-    Ok(())
+    Ok(pen.at())
 }
 
 /// Whether one of the first `length` bytes must be escaped or is not ASCII.
@@ -326,43 +510,19 @@ const MASKS: [(u64, u64); 17] = {
     masks
 };
 
-#[inline(never)]
-fn show_bytes(rest: &mut &[u8], pen: &mut Pen<'_>) -> Walk<()> {
+fn show_bytes(rest: &mut &[u8], pen: &mut Pen<'_>) -> Walk<bool> {
     let length = take_length(rest)?;
     let (content, after) = rest.split_at_checked(length).ok_or(Stop::Unusual)?;
-    let mut shown = Vec::with_capacity(length.wrapping_mul(2));
-    text::push_base64(&mut shown, content);
-    pen.bytes(&shown)?;
     *rest = after;
-    Ok(())
+    show_pushed(pen, |out| text::push_base64(out, content))
 }
 
-#[inline(never)]
-fn show_pushed(pen: &mut Pen<'_>, push: impl FnOnce(&mut Vec<u8>)) -> Walk<()> {
+/// Prints with a function of [`text`], for types that are seldom many in a row.
+fn show_pushed(pen: &mut Pen<'_>, push: impl FnOnce(&mut Vec<u8>)) -> Walk<bool> {
     let mut shown = Vec::with_capacity(ROOM);
     push(&mut shown);
-    Ok(pen.bytes(&shown)?)
-}
-
-#[inline(never)]
-fn show_list(
-    rest: &mut &[u8],
-    item: Reading,
-    limit: usize,
-    quoted: bool,
-    pen: &mut Pen<'_>,
-) -> Walk<(bool, usize)> {
-    pen.byte(b'[')?;
-    let mut finite = true;
-    let items = each_item(rest, limit, |rest| {
-        finite &= show_scalar(rest, item, quoted, pen)?;
-        Ok(pen.byte(b',')?)
-    })?;
-    if items > 0 {
-        pen.back();
-    }
-    pen.byte(b']')?;
-    Ok((finite, items))
+    pen.bytes(&shown)?;
+    Ok(true)
 }
 
 #[inline(always)]
@@ -424,11 +584,13 @@ fn take_length(rest: &mut &[u8]) -> Walk<usize> {
 #[inline(always)]
 fn take_varint(rest: &mut &[u8]) -> Walk<i64> {
     const STOPS: u64 = 0x8080_8080_8080_8080;
-    let Some(chunk) = rest.first_chunk::<8>() else { return take_last_varint(rest) };
-    let word = u64::from_le_bytes(*chunk);
+    let word = match rest.first_chunk::<8>() {
+        Some(chunk) => u64::from_le_bytes(*chunk),
+        None => last_word(rest),
+    };
     let stops = !word & STOPS;
     if stops == 0 {
-        return take_last_varint(rest);
+        return take_any_varint(rest);
     }
     let length = (stops.trailing_zeros() >> 3).wrapping_add(1);
     *rest = rest.get(length as usize..).ok_or(Stop::Unusual)?;
@@ -440,21 +602,34 @@ fn take_varint(rest: &mut &[u8]) -> Walk<i64> {
     Ok(unzigzag(bits))
 }
 
-/// The varints that end within the last bytes of a body, and the longest ones.
+/// Fewer than eight bytes as a word. A varint that runs into the padding is longer than `rest`.
 #[inline(never)]
-fn take_last_varint(rest: &mut &[u8]) -> Walk<i64> {
+fn last_word(rest: &[u8]) -> u64 {
+    rest.iter().rev().fold(0, |word, byte| (word << 8) | u64::from(*byte))
+}
+
+/// The longest varints.
+#[inline(always)]
+fn take_any_varint(rest: &mut &[u8]) -> Walk<i64> {
+    let (value, after) = read_varint(rest)?;
+    *rest = after;
+    Ok(value)
+}
+
+#[inline(never)]
+fn read_varint(mut rest: &[u8]) -> Walk<(i64, &[u8])> {
     let mut value: u64 = 0;
     let mut shift: u32 = 0;
     while shift < 63 {
-        let byte = take_byte(rest)?;
+        let byte = take_byte(&mut rest)?;
         value |= u64::from(byte & 0x7F) << shift;
         if byte < 0x80 {
-            return Ok(unzigzag(value));
+            return Ok((unzigzag(value), rest));
         }
         shift = shift.wrapping_add(7);
     }
-    match take_byte(rest)? {
-        byte @ (0 | 1) => Ok(unzigzag(value | u64::from(byte) << 63)),
+    match take_byte(&mut rest)? {
+        byte @ (0 | 1) => Ok((unzigzag(value | u64::from(byte) << 63), rest)),
         _ => Err(Stop::Unusual),
     }
 }
