@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 from litestar import Litestar
+from prometheus_client import CollectorRegistry
 
 from headrace.codec import Catalog, ReadEngine, StaleCatalog
 from headrace.gateway.app import Ports, create_app
@@ -298,6 +299,7 @@ def make_app(
         in_force=in_force,
         clock=lambda: NOW_MS,
         envelope_schema=ReadEngine.envelope_schema(),
+        metrics=CollectorRegistry(),
         appender=appender or ListAppender(),
         inspector=inspector,
     )

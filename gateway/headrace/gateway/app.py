@@ -9,6 +9,7 @@ import msgspec
 from litestar import Litestar, Request, Response
 from litestar.datastructures import State
 from litestar.di import Provide
+from prometheus_client import CollectorRegistry
 
 from headrace.gateway import openapi
 from headrace.gateway.catalog_in_force import CatalogInForce
@@ -36,6 +37,8 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     clock: Clock
     envelope_schema: str
     """Avro schema (JSON text) of the Avro answer."""
+    metrics: CollectorRegistry
+    """Where this application's metrics go, beside those of other parts of the process."""
     appender: CommandAppender | None = None
     inspector: RowInspector | None = None
 
@@ -51,7 +54,7 @@ def create_app(ports: Ports, limits: Limits, request_ids: RequestIds | None = No
         lane=lane,
         commands=CommandIntake(ports.in_force, ports.appender, ports.clock),
         explainer=Explainer(ports.in_force, ports.inspector, ports.clock),
-        exposition=Exposition(GatewayCollector(telemetry, _gauges(ports, lane))),
+        exposition=Exposition(ports.metrics, GatewayCollector(telemetry, _gauges(ports, lane))),
         envelope_schema=ports.envelope_schema,
     )
     app = Litestar(

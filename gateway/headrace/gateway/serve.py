@@ -83,6 +83,7 @@ class GatewayServer(uvicorn.Server):
             lifespan="on",
             access_log=False,
             log_config=None,
+            log_level="warning",
             proxy_headers=False,
             server_header=False,
             date_header=False,

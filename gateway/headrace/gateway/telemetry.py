@@ -151,10 +151,10 @@ class GatewayCollector(Collector):
 
 
 class Exposition:
-    """The registry of one application and its text."""
+    """The metrics of a process as text, the gateway's among them."""
 
-    def __init__(self, collector: Collector) -> None:
-        self._registry = CollectorRegistry(auto_describe=False)
+    def __init__(self, registry: CollectorRegistry, collector: Collector) -> None:
+        self._registry = registry
         self._registry.register(collector)
 
     def text(self) -> bytes:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
+from prometheus_client import CollectorRegistry
 
 from headrace.codec import ReadEngine
 from headrace.gateway.app import Ports, create_app
@@ -57,7 +58,9 @@ class GatewayRole:
         settings: GatewaySettings,
         online: OnlineEngine,
         producer: CommandProducer | None,
+        *,
         watcher: CatalogWatcher | None = None,
+        metrics: CollectorRegistry | None = None,
     ) -> None:
         reads = LmdbReads(ReadEngine(keys_max=settings.keys_max), online.store)
         self._shares_watcher = watcher is not None
@@ -73,6 +76,7 @@ class GatewayRole:
             envelope_schema=ReadEngine.envelope_schema(),
             appender=None if producer is None else ProducerAppender(producer),
             inspector=LmdbInspector(online.store),
+            metrics=metrics or CollectorRegistry(),
         )
         limits = Limits(body_bytes_max=settings.body_bytes_max)
         self._server = GatewayServer(create_app(ports, limits))

@@ -40,9 +40,9 @@ def serve_one(settings: Settings, listener: socket.socket) -> int:
     """Run one gateway in this process."""
     import uvloop
 
-    from headrace.cli.processes import log_to_stderr
+    from headrace.cli.logs import log_json_lines
 
-    log_to_stderr()
+    log_json_lines()
     uvloop.run(_serve(settings, listener))
     return 0
 
