@@ -26,7 +26,7 @@ PROBLEMS_MAX: Final = 100
 """Reading ends at this many problems; a file with more is some other format."""
 
 
-class Mark(NamedTuple):
+class Mark(msgspec.Struct, frozen=True, order=True, gc=False):
     """A place in a file; both numbers start at 1, columns count characters."""
 
     line: int
