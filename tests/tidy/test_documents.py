@@ -1,0 +1,64 @@
+"""What the documents say is true: links lead somewhere, commands are run, numbers are generated."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = re.compile(r"^\$ (.+?)(?:\s+#.*)?$", re.MULTILINE)
+LINK = re.compile(r"\]\(([^)#]+?)(?:#[^)]*)?\)")
+
+RUN_ELSEWHERE = {
+    "make run": "tests/e2e/test_flights.py",
+    "make run ONCE=1": "tests/e2e/test_flights.py",
+    "make test": "this very run",
+}
+"""Commands that a test of their own runs."""
+
+
+def documents() -> list[Path]:
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [ROOT / line for line in listed.stdout.splitlines() if (ROOT / line).is_file()]
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_to_a_file(path: Path) -> None:
+    targets = LINK.findall(path.read_text())
+    lost = [
+        target
+        for target in targets
+        if not target.startswith("http") and not (path.parent / target).exists()
+    ]
+    assert lost == []
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_path_in_a_table_exists(path: Path) -> None:
+    """Rows of `| place | holds |` tables name files and folders beside the document."""
+    lost: list[str] = []
+    for row in re.findall(r"^\| (`[^|]+?) \|", path.read_text(), re.MULTILINE):
+        for name in re.findall(r"`([\w./-]+[/.][\w./-]*)`", row):
+            places = (path.parent / name, path.parent / "headrace" / name)
+            if not any(place.exists() for place in places) and "/" in name:
+                lost.append(name)
+    assert lost == []
+
+
+def test_every_command_in_the_documents_is_run_by_a_test() -> None:
+    unknown = {
+        f"{path.relative_to(ROOT)}: {command}"
+        for path in documents()
+        for command in COMMAND.findall(path.read_text())
+        if command not in RUN_ELSEWHERE
+    }
+    assert unknown == set()
