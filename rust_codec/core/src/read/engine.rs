@@ -20,7 +20,7 @@ use crate::catalog::Catalog;
 /// Most bytes that a buffer keeps between requests.
 const ROOM_BYTES_MAX: usize = 4 << 20;
 /// Room that is left for a head; the longest one takes some 300 bytes.
-const HEAD_BYTES: usize = 512;
+pub(super) const HEAD_BYTES: usize = 512;
 /// Most sets of buffers that are kept.
 const ROOMS_MAX: usize = 16;
 
@@ -49,26 +49,26 @@ pub struct Engine {
     installed: RwLock<Option<Arc<Installed>>>,
     counters: Counters,
     hash: ShapeHash,
-    rooms: Mutex<Vec<Room>>,
+    pub(super) rooms: Mutex<Vec<Room>>,
 }
 
 /// A catalog and what was made from it; replaced as one.
 #[derive(Debug)]
-struct Installed {
-    catalog: Arc<Catalog>,
+pub(super) struct Installed {
+    pub(super) catalog: Arc<Catalog>,
     shapes: Mutex<Shapes>,
 }
 
 /// Buffers of one request, kept between requests.
 #[derive(Debug, Default)]
-struct Room {
-    columns: Vec<Column>,
-    keys: Keys,
-    json: answer::Room,
-    avro: envelope::Room,
-    head: Vec<u8>,
+pub(super) struct Room {
+    pub(super) columns: Vec<Column>,
+    pub(super) keys: Keys,
+    pub(super) json: answer::Room,
+    pub(super) avro: envelope::Room,
+    pub(super) head: Vec<u8>,
     /// The body behind room for the head, which is known last.
-    response: Vec<u8>,
+    pub(super) response: Vec<u8>,
 }
 
 /// A request whose names are resolved and whose keys are encoded.
@@ -154,7 +154,7 @@ impl Engine {
     }
 
     /// Resolves a body and encodes its keys into `room`.
-    fn prepare(
+    pub(super) fn prepare(
         &self,
         installed: Option<&Installed>,
         body: &[u8],
@@ -219,7 +219,7 @@ impl Engine {
     }
 
     /// Prints every row and says how the request ends.
-    fn run(
+    pub(super) fn run(
         &self,
         plan: &Plan,
         rows: &mut impl Rows,
@@ -242,7 +242,13 @@ impl Engine {
     }
 
     /// Writes the head, and a problem's body; returns where the response starts.
-    fn finish(&self, end: End, call: &ReadCall<'_>, generation: u64, room: &mut Room) -> usize {
+    pub(super) fn finish(
+        &self,
+        end: End,
+        call: &ReadCall<'_>,
+        generation: u64,
+        room: &mut Room,
+    ) -> usize {
         let (status, content_type, outcome) = match end {
             End::Whole | End::Partial => {
                 let whole = matches!(end, End::Whole);
@@ -277,11 +283,11 @@ impl Engine {
         start
     }
 
-    fn installed(&self) -> Option<Arc<Installed>> {
+    pub(super) fn installed(&self) -> Option<Arc<Installed>> {
         self.installed.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn give_back(&self, room: Room) {
+    pub(super) fn give_back(&self, room: Room) {
         let mut rooms = lock(&self.rooms);
         if rooms.len() < ROOMS_MAX && room.response.capacity() <= ROOM_BYTES_MAX {
             rooms.push(room);
@@ -291,7 +297,7 @@ impl Engine {
 
 /// How a request ends.
 #[derive(Debug)]
-enum End {
+pub(super) enum End {
     Whole,
     Partial,
     Problem(Problem),
@@ -367,6 +373,6 @@ fn print(
     Ok(total)
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,6 +6,7 @@
 //! [`envelope`] print it, [`problem`] says why not, and [`engine`] runs one request.
 
 pub mod answer;
+pub mod cached;
 pub mod columns;
 mod compile;
 pub mod counters;
@@ -13,6 +14,7 @@ pub mod engine;
 pub mod envelope;
 pub mod head;
 pub mod keys;
+pub mod pending;
 pub mod plan;
 pub mod problem;
 pub mod request;
