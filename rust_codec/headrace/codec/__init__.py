@@ -6,6 +6,7 @@
 
 from headrace.codec._codec import (
     FORMAT_VERSION,
+    CachedReads,
     Catalog,
     CodecError,
     CommandBatch,
@@ -14,6 +15,7 @@ from headrace.codec._codec import (
     FoldedRecord,
     LmdbStore,
     Mutation,
+    PendingRead,
     Placement,
     ReadEngine,
     Rejection,
@@ -26,6 +28,7 @@ from headrace.codec._codec import (
 
 __all__ = [
     "FORMAT_VERSION",
+    "CachedReads",
     "Catalog",
     "CodecError",
     "CommandBatch",
@@ -34,6 +37,7 @@ __all__ = [
     "FoldedRecord",
     "LmdbStore",
     "Mutation",
+    "PendingRead",
     "Placement",
     "ReadEngine",
     "Rejection",

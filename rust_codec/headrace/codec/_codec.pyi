@@ -187,6 +187,75 @@ def partition_key(catalog: Catalog, payload: bytes) -> bytes:
     """Key bytes by which a command is spread over partitions; raises EncodeError."""
 
 @final
+class CachedReads:
+    """Reads through cache nodes: requests in, MGETs out, replies in, responses out.
+
+    One pipelined connection a node, owned by the caller, who moves bytes. `token` is whatever the
+    caller knows a request or a command by; each comes back exactly once.
+    """
+
+    def __new__(cls, engine: ReadEngine, placement: Placement) -> CachedReads: ...
+    def node_up(self, node: int) -> None:
+        """A new connection to a node is ready; before, its rows go to the store."""
+    def waiting_for(self, node: int) -> int:
+        """Requests and commands that wait for a node."""
+    def submit(
+        self,
+        body: bytes,
+        *,
+        token: int,
+        accept: int,
+        now_ms: int,
+        request_id: bytes,
+        keep_alive: bool,
+        reloaded: bool = False,
+    ) -> bytes | PendingRead | None:
+        """Start a request.
+
+        Bytes are the finished refusal of a wrong request; a `PendingRead` when no cache node can
+        say anything; None when `feed` or `drop_node` will bring the rest under `token`.
+        """
+    def command(self, node: int, arguments: list[bytes], token: int) -> bool:
+        """Queue a command of the caller's own, such as a script; False when the node is down."""
+    def take(self, node: int) -> bytes | None:
+        """The bytes to send to a node now, None when there is nothing to say."""
+    def feed(
+        self, node: int, received: bytes, *, now_ms: int
+    ) -> tuple[list[tuple[int, CacheOutcome]], str | None]:
+        """Take bytes from a node: what they finish, and why the connection must end, if it must."""
+    def drop_node(self, node: int) -> list[tuple[int, CacheOutcome]]:
+        """The connection to a node ended: whatever waited for it."""
+    def counters(self) -> dict[str, int]:
+        """Totals since start: hits, misses, unusable, errors."""
+
+@final
+class PendingRead:
+    """A request whose remaining rows come from the store. Nothing works once it is answered."""
+
+    @property
+    def deadline_ms(self) -> int | None:
+        """The deadline that the body asks for."""
+    def wanted(self) -> list[tuple[int, bytes, int | None, int]]:
+        """Rows still wanted: (slot, key bytes, events to read or None, cache ttl in ms)."""
+    def take_block(self, slot: int, block: bytes, now_ms: int) -> bool:
+        """Take a cached block for a row; False when it cannot be used."""
+    def take_cells(
+        self, slot: int, cells: list[tuple[int, bytes]], now_ms: int
+    ) -> tuple[bytes, int] | None:
+        """Take a row's cells: the block that may fill a cache and its ttl in ms.
+
+        None when the row is damaged. Raises StaleCatalog for a row of a newer catalog.
+        """
+    def take_unavailable(self, slot: int) -> None:
+        """Say that the store was not reached for a row."""
+    def finish(self) -> bytes:
+        """The response; rows that are still wanted are UNAVAILABLE. Only once."""
+
+CacheOutcome: TypeAlias = bytes | PendingRead | list[bytes | int | str | None] | None
+"""What comes back under a token: a response; a request with rows still wanted; the items of a
+command's reply (an error is a str); None for a request of a newer catalog or a lost command."""
+
+@final
 class Placement:
     """The nodes of one cache (`host:port`) and the epoch of their list."""
 

@@ -1,5 +1,6 @@
 //! The thin Python binding: no logic, no arithmetic. `_codec.pyi` is its contract.
 
+mod cached;
 mod catalog;
 mod command;
 mod error;
@@ -11,6 +12,8 @@ mod record;
 /// The extension module `headrace.codec._codec`.
 #[pyo3::pymodule]
 mod _codec {
+    #[pymodule_export]
+    use crate::cached::{CachedReads, PendingRead};
     #[pymodule_export]
     use crate::catalog::Catalog;
     #[pymodule_export]

@@ -10,7 +10,7 @@ use crate::error::schema;
 /// The nodes of one cache and the epoch of their list.
 #[pyclass(frozen, module = "headrace.codec")]
 pub(crate) struct Placement {
-    inner: core::Placement,
+    pub(crate) inner: core::Placement,
 }
 
 #[pymethods]

@@ -26,7 +26,7 @@ create_exception!(
 pub(crate) struct ReadEngine {
     /// Boxed: Python's allocator aligns objects to 16 bytes only, and the engine holds vector
     /// registers' worth of search tables that want 32.
-    engine: Box<Engine>,
+    pub(crate) engine: Box<Engine>,
 }
 
 const _: () = assert!(align_of::<ReadEngine>() <= 16, "Python allocates at most 16-aligned");
@@ -85,7 +85,7 @@ impl ReadEngine {
     }
 }
 
-fn accept_of(accept: u8) -> PyResult<Accept> {
+pub(crate) fn accept_of(accept: u8) -> PyResult<Accept> {
     match accept {
         0 => Ok(Accept::Json),
         1 => Ok(Accept::Avro),

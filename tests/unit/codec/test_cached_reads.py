@@ -1,0 +1,382 @@
+"""Reads through cache nodes, driven by bytes: what is asked, what is answered, what is left.
+
+A real Redis is in `tests/integration`; here every order and every piece of a reply is chosen.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from headrace.codec import (
+    CachedReads,
+    Catalog,
+    PendingRead,
+    Placement,
+    ReadEngine,
+    StaleCatalog,
+    encode_commands,
+)
+from headrace.registry.catalog import (
+    CachePolicy,
+    CatalogDocument,
+    Group,
+    KeyField,
+    Schema,
+    ValueField,
+    encode_document,
+)
+
+NOW_MS = 1_700_000_000_000
+LEVEL = ValueField(id=1, name="level", type="Long", default=7)
+NAME = ValueField(id=2, name="name", type="Text", default="")
+KEYS = (KeyField(name="user_id", type="Long"),)
+
+
+def _group(number: int, name: str, *, cached: bool = True, **options: object) -> Group:
+    return Group(
+        id=number,
+        name=name,
+        feature_type="History" if "plays" in name else "Object",
+        owner="o",
+        keys=KEYS,
+        schemas=(Schema(ordinal=1, fields=(LEVEL, NAME)),),
+        ttl_ms=3_600_000,
+        cache=CachePolicy(ttl_ms=600_000 if cached else 0),
+        **options,  # type: ignore[arg-type]  # the few options of the tests below
+    )
+
+
+CATALOG = Catalog(
+    encode_document(
+        CatalogDocument(
+            generation=3,
+            published_at_ms=NOW_MS,
+            groups=(
+                _group(1, "live::users"),
+                _group(2, "live::plays", max_events=5),
+                _group(3, "live::uncached", cached=False),
+            ),
+        )
+    )
+)
+
+
+class Reads:
+    """A `CachedReads` with the nodes up, and shorthands around it."""
+
+    def __init__(self, *nodes: str) -> None:
+        self.engine = ReadEngine()
+        self.engine.install(CATALOG)
+        self.placement = Placement(nodes or ("a:1",), epoch=1)
+        self.cached = CachedReads(self.engine, self.placement)
+        for node in range(len(nodes) or 1):
+            self.cached.node_up(node)
+
+    def submit(self, body: object, *, token: int = 1) -> bytes | PendingRead | None:
+        text = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return self.cached.submit(
+            text, token=token, accept=0, now_ms=NOW_MS, request_id=b"r", keep_alive=True
+        )
+
+    def feed(self, reply: bytes, *, node: int = 0) -> list[tuple[int, object]]:
+        done, broken = self.cached.feed(node, reply, now_ms=NOW_MS)
+        assert broken is None
+        return [(token, value) for token, value in done]
+
+
+def ask(*users: int, group: str = "live::users") -> dict[str, object]:
+    return {"reads": [{"feature_group": group, "keys": {"user_id": list(users)}}]}
+
+
+def key_of(user: int, group: str = "live::users") -> bytes:
+    return CATALOG.encode_key(group, {"user_id": user})
+
+
+def cells(
+    user: int, *, age_ms: int = 0, method: str = "UPDATE", group: str = "live::users"
+) -> list[tuple[int, bytes]]:
+    command = {
+        "feature_name": group,
+        "method": method,
+        "keys": {"user_id": user},
+        "values": {"level": user, "name": f"n{user}", "_last_updated_at_ms": NOW_MS - age_ms},
+    }
+    batch = encode_commands(CATALOG, [json.dumps(command).encode()], now_ms=NOW_MS)
+    return [(each.field_id, each.cell) for each in batch.mutations()]
+
+
+def block_of(user: int, *, age_ms: int = 0) -> bytes:
+    """The block that a miss of this user would fill the cache with."""
+    pending = Reads().submit(ask(user, group="live::users"))
+    if pending is None:  # the only node is up: take the miss from it
+        reads = Reads()
+        reads.submit(ask(user))
+        ((_, pending),) = reads.feed(mget(None))  # type: ignore[assignment]  # one outcome
+    assert isinstance(pending, PendingRead)
+    fill = pending.take_cells(0, cells(user, age_ms=age_ms), NOW_MS)
+    assert fill is not None
+    return fill[0]
+
+
+def mget(*blocks: bytes | None) -> bytes:
+    parts = [b"*%d\r\n" % len(blocks)]
+    parts += [b"$-1\r\n" if b is None else b"$%d\r\n%b\r\n" % (len(b), b) for b in blocks]
+    return b"".join(parts)
+
+
+def rows(response: object) -> list[object]:
+    assert isinstance(response, bytes)
+    head, _, body = response.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200")
+    rows: list[object] = json.loads(body)["results"][0]["rows"]
+    return rows
+
+
+def test_a_request_asks_for_its_blocks_in_one_mget() -> None:
+    reads = Reads()
+    assert reads.submit(ask(1, 2)) is None
+    expected = b"*3\r\n$4\r\nMGET\r\n"
+    for user in (1, 2):
+        expected += b"$%d\r\n%b\r\n" % (16, reads.placement.block_key(key_of(user)))
+    assert reads.cached.take(0) == expected
+    assert reads.cached.take(0) is None
+
+
+def test_a_request_that_the_cache_holds_is_answered_by_its_reply() -> None:
+    reads = Reads()
+    reads.submit(ask(1, 2), token=9)
+    ((token, response),) = reads.feed(mget(block_of(1), block_of(2)))
+    assert token == 9
+    assert rows(response) == [[1, "n1"], [2, "n2"]]
+
+
+def test_requests_are_answered_in_order_however_the_replies_are_cut() -> None:
+    reads = Reads()
+    replies = b""
+    for token, user in enumerate((5, 6, 7)):
+        reads.submit(ask(user), token=token)
+        replies += mget(block_of(user))
+    done: list[tuple[int, object]] = []
+    for start in range(0, len(replies), 11):
+        done += reads.feed(replies[start : start + 11])
+    assert [(token, rows(response)[0]) for token, response in done] == [
+        (0, [5, "n5"]),
+        (1, [6, "n6"]),
+        (2, [7, "n7"]),
+    ]
+
+
+def test_a_wrong_request_is_refused_without_asking_anything() -> None:
+    reads = Reads()
+    response = reads.submit({"reads": [{"feature_group": "live::userz", "keys": {}}]})
+    assert isinstance(response, bytes)
+    assert response.startswith(b"HTTP/1.1 404")
+    assert reads.cached.take(0) is None
+
+
+@pytest.mark.parametrize(
+    "unusable",
+    [None, b"", b"torn", block_of(2), block_of(1)[:-1], block_of(1, age_ms=3_599_999)[:0]],
+    ids=["null", "empty", "garbage", "another key's", "cut", "nothing"],
+)
+def test_a_block_that_cannot_be_used_is_a_miss(unusable: bytes | None) -> None:
+    reads = Reads()
+    reads.submit(ask(1, 3))
+    ((_, pending),) = reads.feed(mget(unusable, block_of(3)))
+    assert isinstance(pending, PendingRead)
+    assert [(slot, key) for slot, key, _, _ in pending.wanted()] == [(0, key_of(1))]
+
+
+def test_every_flipped_bit_of_a_block_is_a_miss_and_never_a_wrong_value() -> None:
+    block = block_of(1)
+    for bit in range(len(block) * 8):
+        flipped = bytearray(block)
+        flipped[bit // 8] ^= 1 << (bit % 8)
+        reads = Reads()
+        reads.submit(ask(1))
+        ((_, outcome),) = reads.feed(mget(bytes(flipped)))
+        assert isinstance(outcome, PendingRead), bit
+
+
+def test_an_expired_block_is_a_miss() -> None:
+    reads = Reads()
+    reads.submit(ask(1))
+    done, _ = reads.cached.feed(0, mget(block_of(1, age_ms=1)), now_ms=NOW_MS + 3_600_000)
+    ((_, outcome),) = done
+    assert isinstance(outcome, PendingRead)
+
+
+def test_hits_are_kept_while_the_store_is_asked_for_the_rest() -> None:
+    reads = Reads()
+    reads.submit(ask(1, 2, 3))
+    ((_, pending),) = reads.feed(mget(block_of(1), None, block_of(3)))
+    reads.feed(b"")
+    assert isinstance(pending, PendingRead)
+    pending.take_cells(1, cells(2), NOW_MS)
+    assert rows(pending.finish()) == [[1, "n1"], [2, "n2"], [3, "n3"]]
+
+
+def test_what_the_store_cannot_tell_is_unavailable_and_not_a_default() -> None:
+    reads = Reads()
+    reads.submit(ask(1, 2))
+    ((_, pending),) = reads.feed(mget(block_of(1), None))
+    assert isinstance(pending, PendingRead)
+    pending.take_unavailable(1)
+    result = json.loads(pending.finish().partition(b"\r\n\r\n")[2])["results"][0]
+    assert result["rows"] == [[1, "n1"], [None, None]]
+    assert result["statuses"] == [{"row": 1, "status": "UNAVAILABLE"}]
+
+
+def test_an_absent_row_is_cached_as_absent_for_a_minute_at_most() -> None:
+    reads = Reads()
+    reads.submit(ask(1))
+    ((_, pending),) = reads.feed(mget(None))
+    assert isinstance(pending, PendingRead)
+    fill = pending.take_cells(0, [], NOW_MS)
+    assert fill is not None
+    block, ttl_ms = fill
+    assert ttl_ms == 60_000
+    reads.submit(ask(1))
+    ((_, response),) = reads.feed(mget(block))
+    assert b'"MISSING"' in bytes(response)  # type: ignore[call-overload]  # bytes, or it fails
+
+
+def test_a_fill_lives_no_longer_than_its_oldest_cell() -> None:
+    reads = Reads()
+    reads.submit(ask(1))
+    ((_, pending),) = reads.feed(mget(None))
+    assert isinstance(pending, PendingRead)
+    fill = pending.take_cells(0, cells(1, age_ms=3_500_000), NOW_MS)
+    assert fill is not None
+    assert fill[1] == 100_000
+
+
+def test_a_history_is_filled_whole_and_answered_up_to_the_limit() -> None:
+    reads = Reads()
+    body = ask(4, group="live::plays")
+    body["reads"][0]["limit"] = 1  # type: ignore[index]  # the shape of `ask`
+    reads.submit(body)
+    ((_, pending),) = reads.feed(mget(None))
+    assert isinstance(pending, PendingRead)
+    ((slot, key, events, _),) = pending.wanted()
+    assert (slot, key, events) == (0, key_of(4, "live::plays"), 5)
+    stored = [
+        cell
+        for age in (0, 10, 20)
+        for cell in cells(4, age_ms=age, method="APPEND", group="live::plays")
+    ]
+    fill = pending.take_cells(0, stored, NOW_MS)
+    assert fill is not None
+    assert rows(pending.finish()) == [[[NOW_MS, 4, "n4"]]]
+    reads.submit(ask(4, group="live::plays"))
+    ((_, response),) = reads.feed(mget(fill[0]))
+    assert len(rows(response)[0]) == 3  # type: ignore[arg-type]  # a list of events
+
+
+def test_a_group_without_a_cache_goes_to_the_store_at_once() -> None:
+    reads = Reads()
+    outcome = reads.submit(ask(1, group="live::uncached"))
+    assert isinstance(outcome, PendingRead)
+    assert reads.cached.take(0) is None
+
+
+def test_a_node_that_is_down_leaves_its_rows_to_the_store() -> None:
+    reads = Reads("a:1", "b:1")
+    reads.cached.drop_node(1)
+    users = list(range(40))
+    assert reads.submit(ask(*users)) is None
+    on_up = [user for user in users if reads.placement.node(key_of(user)) == 0]
+    ((_, pending),) = reads.feed(mget(*map(block_of, on_up)))
+    assert isinstance(pending, PendingRead)
+    left = {slot for slot, *_ in pending.wanted()}
+    assert left == set(users) - set(on_up)
+
+
+def test_several_nodes_answer_one_request_together() -> None:
+    reads = Reads("a:1", "b:1", "c:1")
+    users = list(range(30))
+    reads.submit(ask(*users))
+    done: list[tuple[int, object]] = []
+    for node in (2, 0, 1):
+        held = [user for user in users if reads.placement.node(key_of(user)) == node]
+        assert done == []
+        done += reads.feed(mget(*map(block_of, held)), node=node)
+    ((_, response),) = done
+    assert rows(response) == [[user, f"n{user}"] for user in users]
+
+
+def test_a_lost_connection_gives_every_request_back_once() -> None:
+    reads = Reads()
+    for token in range(3):
+        reads.submit(ask(token), token=token)
+    assert reads.cached.command(0, [b"PING"], 99)
+    done = reads.cached.drop_node(0)
+    assert [token for token, _ in done] == [0, 1, 2, 99]
+    assert all(isinstance(value, PendingRead) for token, value in done if token != 99)
+    assert reads.cached.drop_node(0) == []
+    assert isinstance(reads.submit(ask(1)), PendingRead)
+
+
+def test_an_error_of_the_node_is_a_miss_of_every_row() -> None:
+    reads = Reads()
+    reads.submit(ask(1, 2))
+    ((_, pending),) = reads.feed(b"-LOADING Redis is loading the dataset in memory\r\n")
+    assert isinstance(pending, PendingRead)
+    assert len(pending.wanted()) == 2
+    assert reads.cached.counters()["errors"] == 1
+
+
+def test_a_reply_that_is_none_ends_the_connection() -> None:
+    reads = Reads()
+    reads.submit(ask(1))
+    done, broken = reads.cached.feed(0, b"HTTP/1.1 400 Bad Request\r\n", now_ms=NOW_MS)
+    assert done == []
+    assert broken is not None
+
+
+def test_commands_of_the_callers_own_are_answered_in_turn() -> None:
+    reads = Reads()
+    reads.cached.command(0, [b"GET", b"x"], 5)
+    reads.submit(ask(1), token=6)
+    reads.cached.command(0, [b"EVAL"], 7)
+    replies = b"$-1\r\n" + mget(block_of(1)) + b"*3\r\n:1\r\n+OK\r\n-ERR no\r\n"
+    done = reads.feed(replies)
+    assert done[0] == (5, [None])
+    assert done[1][0] == 6
+    assert done[2] == (7, [1, b"OK", "ERR no"])
+
+
+def test_a_row_of_a_newer_catalog_asks_for_it_once() -> None:
+    newer = Catalog(
+        encode_document(
+            CatalogDocument(
+                generation=4,
+                published_at_ms=NOW_MS,
+                groups=(
+                    Group(
+                        id=1,
+                        name="live::users",
+                        feature_type="Object",
+                        owner="o",
+                        keys=KEYS,
+                        schemas=(
+                            Schema(ordinal=1, fields=(LEVEL, NAME)),
+                            Schema(ordinal=2, fields=(LEVEL,)),
+                        ),
+                    ),
+                ),
+            )
+        )
+    )
+    command = b'{"feature_name":"live::users","method":"UPDATE","keys":{"user_id":1},"values":%b}'
+    values = b'{"level":1,"_last_updated_at_ms":%d}' % NOW_MS
+    batch = encode_commands(newer, [command % values], now_ms=NOW_MS)
+    stored = [(each.field_id, each.cell) for each in batch.mutations()]
+    reads = Reads()
+    reads.submit(ask(1))
+    ((_, pending),) = reads.feed(mget(None))
+    assert isinstance(pending, PendingRead)
+    with pytest.raises(StaleCatalog):
+        pending.take_cells(0, stored, NOW_MS)
