@@ -256,6 +256,14 @@ def test_file_of_another_ending_is_not_passed_over(tmp_path: Path) -> None:
     assert [(f.path, f.rule) for f in loaded.findings] == [("features/b.yml", "FILE_NAMED_YAML")]
 
 
+def test_hidden_files_and_folders_are_not_read(tmp_path: Path) -> None:
+    """A mounted ConfigMap holds links to files of a hidden folder; each file counts once."""
+    write(tmp_path, {"features/..2026_11_24/a.yaml": GROUP, "features/.a.yaml.swp": b"\x00"})
+    (tmp_path / "features" / "a.yaml").symlink_to("..2026_11_24/a.yaml")
+    loaded = load_registry(tmp_path)
+    assert (loaded.findings, len(loaded.registry.groups)) == ([], 2)
+
+
 def test_file_that_cannot_be_opened_is_a_finding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
