@@ -198,6 +198,12 @@ def test_grant_of_nothing_is_a_warning() -> None:
     assert rules_of(texts) == ["GRANT_MATCHES"]
 
 
+def test_service_over_a_broken_group_says_nothing_more() -> None:
+    """The first cause is enough."""
+    texts = {"features/a.yaml": GROUP.replace(b"{type: Long, is_key", b"{type: Lung, is_key")}
+    assert rules_of(texts | {"services/s.yaml": SERVICE}) == ["FIELD_TYPE_KNOWN"]
+
+
 def test_service_feast_name_is_checked_and_unique() -> None:
     good = b"  feast_name: ranker\n"
     twice = SERVICE + good + SERVICE.replace(b"ranker-v1", b"ranker-v2") + good
