@@ -63,11 +63,6 @@ class RequestIds:
         return b"%b-%x" % (self._prefix, next(self._numbers))
 
 
-def remembered() -> int:
-    """How many header values are remembered."""
-    return len(_content_types) + len(_accepts)
-
-
 _content_types: dict[bytes, bool] = {}
 _accepts: dict[bytes, int] = {}
 

@@ -39,15 +39,10 @@ def test_every_command_has_its_own_help(name: str) -> None:
 
 
 def test_help_lists_every_command_with_its_short_help() -> None:
-    words = " ".join(CliRunner().invoke(frame.main, ["--help"]).output.split())
+    output = CliRunner().invoke(frame.main, ["--help"], terminal_width=200).output
     for name, (_, help_text) in frame.COMMANDS.items():
-        assert f"{name} {help_text}" in words
-
-
-def test_shell_completion_finds_the_commands() -> None:
-    context = click.Context(frame.main)
-    assert frame.main.list_commands(context) == list(frame.COMMANDS)
-    assert frame.main.get_command(context, "nonsense") is None
+        assert name in output
+        assert help_text in output
 
 
 @pytest.mark.parametrize("arguments", [["nonsense"], ["--nonsense"], ["version", "--nonsense"], []])

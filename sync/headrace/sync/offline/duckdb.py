@@ -211,7 +211,6 @@ class DuckdbOfflineStore:
         self._files.spill.mkdir(parents=True, exist_ok=True)
         connection = duckdb.connect(
             config={
-                "TimeZone": "UTC",
                 "memory_limit": self._memory_limit,
                 "temp_directory": str(self._files.spill),
                 "autoinstall_known_extensions": "false",
@@ -219,6 +218,7 @@ class DuckdbOfflineStore:
             }
         )
         try:
+            connection.execute("SET TimeZone = 'UTC'")
             yield connection
         except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
             raise OfflineUnavailable(f"the offline store cannot be read: {error}") from error
