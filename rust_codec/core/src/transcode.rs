@@ -1,9 +1,6 @@
 //! Stored Avro bodies → JSON text, for the fields asked for in the order asked for, with no value
 //! built on the way.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-
 use crate::catalog::Group;
 use crate::cell::Cell;
 use crate::cursor::Cursor;
@@ -78,20 +75,20 @@ pub fn cells<'a>(
     requested: &[usize],
     layout: Layout,
 ) -> Result<Vec<u8>> {
-    let mut transcoders: HashMap<u64, Transcoder> = HashMap::new();
+    let mut known: Option<(u64, Transcoder)> = None;
     let (mut out, mut status) = (vec![b'['], RowStatus::default());
     for (index, bytes) in cells.into_iter().enumerate() {
         let cell = Cell::open(bytes)?;
         if index > 0 {
             out.push(b',');
         }
-        let transcoder = match transcoders.entry(cell.fingerprint) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(free) => {
-                let writer = schema_of(group, cell.fingerprint)?;
-                free.insert(Transcoder::new(writer, group.current(), requested)?)
-            }
-        };
+        // Cells come in runs of one schema, nearly always a single one.
+        if known.as_ref().is_none_or(|(print, _)| *print != cell.fingerprint) {
+            let writer = schema_of(group, cell.fingerprint)?;
+            let transcoder = Transcoder::new(writer, group.current(), requested)?;
+            known = Some((cell.fingerprint, transcoder));
+        }
+        let Some((_, transcoder)) = &known else { continue };
         match layout {
             Layout::Row => transcoder.row(cell.body, &mut out, &mut status)?,
             Layout::Object => transcoder.object(cell.body, &mut out, &mut status)?,

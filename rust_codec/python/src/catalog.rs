@@ -122,7 +122,7 @@ impl Catalog {
         &self,
         py: Python<'py>,
         group: &str,
-        cells: Vec<PyBackedBytes>,
+        cells: Vec<Bound<'py, PyBytes>>,
         fields: Option<Vec<String>>,
         layout: &str,
     ) -> PyResult<Bound<'py, PyBytes>> {

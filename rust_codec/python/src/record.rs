@@ -145,7 +145,7 @@ pub(crate) fn transcode<'py>(
     py: Python<'py>,
     catalog: &Catalog,
     group: &str,
-    cells: &[PyBackedBytes],
+    cells: &[Bound<'py, PyBytes>],
     fields: Option<&[String]>,
     layout: &str,
 ) -> PyResult<Bound<'py, PyBytes>> {
@@ -160,7 +160,7 @@ pub(crate) fn transcode<'py>(
     };
     let found = find(py, catalog, group)?;
     let requested = found.current().positions(fields).map_err(refuse)?;
-    let cells = cells.iter().map(|cell| &**cell);
+    let cells = cells.iter().map(PyBytesMethods::as_bytes);
     let out = transcode::cells(found, cells, &requested, layout).map_err(refuse)?;
     Ok(PyBytes::new(py, &out))
 }
