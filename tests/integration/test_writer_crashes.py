@@ -267,6 +267,19 @@ async def test_a_writer_that_was_frozen_changes_nothing_when_it_wakes_up(stage: 
     await stage.check_the_store_equals_the_reference()
 
 
+async def test_several_writers_share_the_work_and_one_may_die(stage: Stage) -> None:
+    mortal = Plan(point="after store", visit=5, rows_max=20)
+    writers = [stage.start(plan) for plan in (mortal, Plan(rows_max=20), Plan(rows_max=20))]
+    async with asyncio.timeout(20):
+        while writers[0].is_alive():
+            await stage.feed(writers[0])
+        while sum((await stage.writers.lag()).values()):
+            await asyncio.to_thread(writers[1].join, 0.02)
+    for writer in writers[1:]:
+        await stage.terminate(writer)
+    await stage.check_the_store_equals_the_reference()
+
+
 def _is_stopped(process: ForkServerProcess) -> bool:
     state = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
     return state == "T"

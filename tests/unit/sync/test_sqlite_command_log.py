@@ -106,6 +106,28 @@ async def test_a_failing_job_leaves_its_neighbours_of_the_same_commit_standing(
     assert _column(tmp_path / "commands.db", "SELECT id FROM record") == [1, 2]
 
 
+async def test_a_full_disk_is_an_error_that_leaves_nothing_half_written(tmp_path: Path) -> None:
+    file = LogFile(tmp_path / "commands.db")
+    pages_max = 40
+
+    def connect() -> sqlite3.Connection:
+        connection = file.connect()
+        connection.execute(f"PRAGMA max_page_count = {pages_max}")
+        return connection
+
+    pen = Pen(connect, lambda: None)
+    insert = "INSERT INTO record VALUES (?, x'', zeroblob(?), 0)"
+    await pen.write(lambda c: c.execute(insert, (1, 100)).rowcount)
+    with pytest.raises(LogUnavailable, match="full"):
+        await pen.write(
+            lambda c: c.executemany(insert, [(number, 8_000) for number in range(2, 100)]).rowcount
+        )
+    await pen.write(lambda c: c.execute(insert, (200, 100)).rowcount)
+    pen.close()
+    file.close()
+    assert _column(tmp_path / "commands.db", "SELECT id FROM record ORDER BY id") == [1, 200]
+
+
 async def test_old_commands_stay_until_every_group_has_committed_past_them(
     log: SqliteCommandLog, clock: Clock, tmp_path: Path
 ) -> None:

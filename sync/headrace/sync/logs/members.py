@@ -1,7 +1,8 @@
 """Consumer-group membership on the SQLite log: who is alive, who reads which partition.
 
 A member is alive while it renews its session *and* its lock file is locked. The kernel drops that
-lock when a process dies, so `kill -9` frees its partitions at once; the session covers a process
+lock when a process dies, so after `kill -9` its partitions go to the next member that heartbeats,
+within a second; the session covers a process
 that lives but is frozen.
 """
 

@@ -44,6 +44,9 @@ TRIM_ROWS_MAX = 5_000
 """Records trimmed within one append at most, so that no append waits long; the rest goes next."""
 
 SESSION_MS = 10_000
+HEARTBEAT_MS = 1_000
+"""How soon members notice at latest that another one died or joined."""
+
 UNSETTLED_HEARTBEAT_MS = 50
 READ_PAGE_ROWS = 1_000
 
@@ -197,7 +200,8 @@ class SqliteConsumer:
 
     async def heartbeat(self) -> None:
         claims = await self._file.pen.write(self._renew)
-        interval_ms = self._session_ms // 3 if claims.settled else UNSETTLED_HEARTBEAT_MS
+        settled_ms = min(HEARTBEAT_MS, self._session_ms // 3)
+        interval_ms = settled_ms if claims.settled else UNSETTLED_HEARTBEAT_MS
         self._heartbeat_due_ms = self._steady_ms() + interval_ms
         self._next_offsets = {
             partition_id: self._next_offsets.get(partition_id, committed)

@@ -225,7 +225,9 @@ def _write_together(
             connection.execute("SAVEPOINT job")
             try:
                 outcomes.append((future, work(connection), None))
-            except Exception as error:  # noqa: BLE001  # handed to the caller whose job it was
+            except Exception as error:  # handed to the caller whose job it was
+                if not connection.in_transaction:
+                    raise  # SQLite undid the whole transaction, as it does when the disk is full.
                 connection.execute("ROLLBACK TO job")
                 outcomes.append((future, None, error))
             connection.execute("RELEASE job")
