@@ -155,23 +155,15 @@ def open_offline(url: str) -> DuckdbOfflineStore:
     return DuckdbOfflineStore(folder)
 
 
-async def read_catalog(engine: OnlineEngine) -> Catalog:
-    """The live catalog, compiled; raises `CatalogMissing` or `CatalogUnreadable`."""
-    from headrace.registry.watch import compile_document
-
-    text = await engine.catalog_reader().load()
-    if text is None:
-        raise CatalogMissing("no catalog was ever published; run `headrace apply` first")
-    return compile_document(text)[0]
-
-
 async def load_catalog(online_url: str) -> Catalog:
-    """`read_catalog` for a command that needs nothing else of the online store."""
+    """The live catalog, compiled, for a command that needs nothing else of the online store."""
+    from headrace.cli.live import live_catalog
+
     engine = open_online_if_there(online_url)
     if engine is None:
         raise CatalogMissing("no catalog was ever published; run `headrace apply` first")
     try:
-        return await read_catalog(engine)
+        return (await live_catalog(engine))[0]
     finally:
         engine.close()
 

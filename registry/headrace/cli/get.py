@@ -17,6 +17,7 @@ from headrace.registry.settings import Settings
 
 if TYPE_CHECKING:
     from headrace.cli.engines import OnlineEngine
+    from headrace.codec import Catalog
     from headrace.registry.catalog import CatalogDocument, Group
 
 EXIT_MISSING: Final = 1
@@ -36,14 +37,12 @@ def command(
     Exits 1 when there is no such row.
     """
     from headrace.cli.engines import open_online
-    from headrace.registry.errors import CatalogMissing
+    from headrace.cli.live import live_catalog
 
     engine = open_online(settings.online, read_only=True)
     try:
-        text = asyncio.run(engine.catalog_reader().load())
-        if text is None:
-            raise CatalogMissing("no catalog was ever published; run `headrace apply` first")
-        row = _read(engine, text, group, keys, limit, now_ms=time.time_ns() // 1_000_000)
+        live = asyncio.run(live_catalog(engine))
+        row = _read(engine, live, group, keys, limit, now_ms=time.time_ns() // 1_000_000)
     finally:
         engine.close()
     if as_json:
@@ -55,17 +54,17 @@ def command(
 
 def _read(
     engine: OnlineEngine,
-    text: bytes,
+    live: tuple[Catalog, CatalogDocument],
     name: str,
     keys: tuple[str, ...],
     limit: int | None,
     *,
     now_ms: int,
 ) -> dict[str, Any]:
-    from headrace.registry.watch import compile_document
+    from headrace.cli.live import group_named
 
-    catalog, document = compile_document(text)
-    group = _group(document, name)
+    catalog, document = live
+    group = group_named(document, name)
     if limit is not None and group.feature_type == "Object":
         raise click.UsageError(f"`{name}` is an Object; only a History has a limit")
     values = _key_values(group, keys)
@@ -120,16 +119,6 @@ def _status(group: Group, newest_ms: int | None, now_ms: int) -> str:
         return "MISSING"
     stale = group.max_age_ms is not None and now_ms - newest_ms > group.max_age_ms
     return "STALE" if stale else "OK"
-
-
-def _group(document: CatalogDocument, name: str) -> Group:
-    from headrace.registry.names import did_you_mean
-
-    groups = {group.name: group for group in document.groups}
-    if name not in groups:
-        hint = did_you_mean(name, groups)
-        raise click.UsageError(f"there is no group `{name}` in the live catalog{hint}")
-    return groups[name]
 
 
 def _key_values(group: Group, pairs: tuple[str, ...]) -> dict[str, int | str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from headrace.cli import engines
+from headrace.cli.live import live_catalog
 from headrace.registry.catalog import CatalogDocument
 from headrace.registry.errors import CatalogMissing, SettingsError
 
@@ -59,13 +60,13 @@ async def test_ports_share_one_handle(tmp_path: Path) -> None:
     engine = engines.open_online(f"lmdb:{tmp_path}/online")
     try:
         with pytest.raises(CatalogMissing, match="run `headrace apply` first"):
-            await engines.read_catalog(engine)
+            await live_catalog(engine)
         document = CatalogDocument(generation=1, published_at_ms=0)
         await engine.table_admin().create(())
         assert await engine.catalog_writer().publish(document)
         assert not await engine.catalog_writer().publish(document)
         assert await engine.catalog_reader().generation() == 1
-        assert (await engines.read_catalog(engine)).generation == 1
+        assert (await live_catalog(engine))[0].generation == 1
         await engine.sync_state().put("sync/a/b", b"1")
         assert await engine.sync_state().get("sync/a/b") == b"1"
         assert engine.writer() is not None
