@@ -119,6 +119,8 @@ def test_valid_registry_survives_the_way_to_the_codec(registry: dict[str, Any]) 
     document = compiled(registry, None)
     text = encode_document(document)
     assert decode_document(text) == document
+    again = load_texts({"features/a.yaml": yaml_of(registry)}).registry
+    assert make_plan(again, decode_document(text), now_ms=1).changes == ()
     catalog = Catalog(text)
     for group in document.groups:
         keys = {key.name: "k" if key.type == "Text" else 1 for key in group.keys}

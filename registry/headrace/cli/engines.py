@@ -123,7 +123,8 @@ def open_online(url: str, *, read_only: bool = False) -> OnlineEngine:
 def open_online_if_there(url: str) -> OnlineEngine | None:
     """The online store for reading, None when nothing was ever written there."""
     folder = Path(parse_url("online", url, ONLINE_SCHEMES).rest)
-    return open_online(url, read_only=True) if folder.is_dir() else None
+    # LMDB's own name of its file; an empty folder is no store yet.
+    return open_online(url, read_only=True) if (folder / "data.mdb").is_file() else None
 
 
 def check_cache(url: str) -> None:

@@ -141,6 +141,15 @@ def feast_name(group: Group) -> Problems:
             )
 
 
+def feast_field_names(group: Group) -> Problems:
+    owners: dict[str, str] = {}
+    for field in group.fields:
+        name = field.feast_name or field.name
+        owner = owners.setdefault(name, field.name)
+        if owner != field.name:
+            yield field.at("feast_name"), f"`{shown(name)}` is already `{shown(owner)}` to Feast"
+
+
 def ttl_bounded(group: Group) -> Problems:
     if group.ttl_ms is not None and not 0 < group.ttl_ms <= TTL_MAX_MS:
         yield (

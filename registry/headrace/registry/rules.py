@@ -110,6 +110,11 @@ GROUP_RULES = (
         group_rules.default_given,
     ),
     GroupRule("FEAST_NAME_FORM", "A Feast name is an identifier.", group_rules.feast_name),
+    GroupRule(
+        "FEAST_FIELD_NAME_UNIQUE",
+        "No two fields of a group share a Feast name.",
+        group_rules.feast_field_names,
+    ),
     GroupRule("TTL_BOUNDED", "A ttl is at most 10 years (semantics 3).", group_rules.ttl_bounded),
     GroupRule("MAX_AGE_BOUNDED", "A max_age is above zero.", group_rules.max_age_bounded),
     GroupRule(
@@ -234,25 +239,28 @@ def _names_across_files(registry: Registry) -> Iterator[Finding]:
         lambda service: service.name,
         "is already declared",
     )
-    distinct = {group.name: group for group in reversed(registry.groups)}.values()
+    by_name = {group.name: group for group in reversed(registry.groups)}
+    distinct = sorted(by_name.values(), key=lambda group: (group.path, group.mark))
     yield from _unique(
-        sorted(distinct, key=lambda group: (group.path, group.mark)),
+        distinct,
         "NAMES_INJECTIVE",
         lambda group: table_name(group.name),
         "has the physical name of another group",
     )
     yield from _unique(
-        [group for group in registry.groups if group.feast_name],
-        "FEAST_NAME_UNIQUE",
-        lambda group: group.feast_name or "",
-        "has the Feast name of another group",
+        distinct, "FEAST_NAME_UNIQUE", _feast_name, "has the Feast name of another group"
     )
     yield from _unique(
         [service for service in registry.services if service.feast_name],
         "FEAST_NAME_UNIQUE",
-        lambda service: service.feast_name or "",
+        _feast_name,
         "has the Feast name of another service",
     )
+
+
+def _feast_name(part: Group | Service) -> str:
+    """Undeclared, `live::a` is `live__a` to Feast (product 4)."""
+    return part.feast_name or part.name.replace("::", "__")
 
 
 def _unique(

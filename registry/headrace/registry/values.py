@@ -124,7 +124,7 @@ def number(reading: Reading, node: YamlNode) -> float | Unreadable:
     if isinstance(node, YamlScalar) and node.plain:
         value = resolve(node)
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            return value
+            return float(value)
     return reading.wrong(node, "a number")
 
 

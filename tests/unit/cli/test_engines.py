@@ -48,6 +48,8 @@ def test_online_store_is_made_for_a_writer_only(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="does not exist yet; `headrace apply` makes it"):
         engines.open_online(url, read_only=True)
     assert engines.open_online_if_there(url) is None
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    assert engines.open_online_if_there(url) is None, "an empty folder is no store yet"
     engines.open_online(url).close()
     assert (tmp_path / "a" / "b").is_dir()
     reader = engines.open_online_if_there(url)

@@ -164,6 +164,14 @@ def test_finding_prints_as_path_line_column_rule_sentence() -> None:
             {"features/a.yaml": GROUP, "features/b.yaml": GROUP.replace(b"live::", b"azar::")},
         ),
         (
+            "FEAST_NAME_UNIQUE",
+            {
+                "features/a.yaml": GROUP.replace(
+                    b"feast_name: host_stat", b"feast_name: live__visits"
+                )
+            },
+        ),
+        (
             "NAMES_INJECTIVE",
             {"features/a.yaml": GROUP.replace(b"live::visits", b"live::hakuna_host-stat-v1")},
         ),
