@@ -6,8 +6,10 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
@@ -135,3 +137,19 @@ def test_send_without_a_catalog_says_what_to_do(tmp_path: Path) -> None:
     assert status == 1
     assert "headrace apply" in err
     assert "Traceback" not in err
+
+
+def test_a_worker_serves_its_metrics_when_asked_to(place: Place) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    worker = place.start("worker", "write", "--metrics-port", str(port))
+    try:
+        place.run("send", "-", text=_command(1, {"viewers": 1}))
+        asyncio.run(_until_written(place, worker))
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=SOON_S) as answer:
+            metrics = answer.read().decode()
+    finally:
+        worker.terminate()
+        worker.communicate(timeout=SOON_S)
+    assert 'headrace_writer_commands_total{outcome="written",topic="realtime"} 1.0' in metrics

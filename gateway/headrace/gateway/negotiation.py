@@ -63,6 +63,11 @@ class RequestIds:
         return b"%b-%x" % (self._prefix, next(self._numbers))
 
 
+def remembered() -> int:
+    """How many header values are remembered."""
+    return len(_content_types) + len(_accepts)
+
+
 _content_types: dict[bytes, bool] = {}
 _accepts: dict[bytes, int] = {}
 

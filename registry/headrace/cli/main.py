@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final, NoReturn
 
 import click
@@ -21,34 +20,34 @@ EXIT_ERROR: Final = 1
 EXIT_USAGE: Final = 64
 EXIT_INTERRUPTED: Final = 130
 
-_TABLE: Final = {
-    "up": "Serve, write and downsync in one process on the embedded engines.",
-    "serve": "Serve features over HTTP.",
-    "worker": "Run one production role: write, downsync.",
-    "check": "Report every mistake of a registry at once.",
-    "plan": "Show what `apply` would change in the live catalog.",
-    "apply": "Create tables and publish the next generation of the catalog.",
-    "transform": "Run a registry's SQL in the offline engine.",
-    "upsync": "Send rows of the offline store to the online store.",
-    "get": "Print one row as the online store holds it.",
-    "explain": "Say where an answer comes from and why.",
-    "send": "Append commands to the command log.",
-    "dead-letters": "List or replay commands that could not be applied.",
-    "version": "Print versions, for a bug report.",
-}
-"""Name → short help; the order is that of `headrace --help`."""
-
-
-def _module(name: str) -> str:
-    return name.replace("-", "_")
-
-
 COMMANDS: Final = {
-    name: (f"headrace.cli.{_module(name)}:command", help_text)
-    for name, help_text in _TABLE.items()
-    if Path(__file__).with_name(f"{_module(name)}.py").exists()
+    "up": (
+        "headrace.cli.up:command",
+        "Serve, write and downsync in one process on the embedded engines.",
+    ),
+    "serve": ("headrace.cli.serve:command", "Serve features over HTTP."),
+    "worker": ("headrace.cli.worker:command", "Run one production role: write, downsync."),
+    "check": ("headrace.cli.check:command", "Report every mistake of a registry at once."),
+    "plan": ("headrace.cli.plan:command", "Show what `apply` would change in the live catalog."),
+    "apply": (
+        "headrace.cli.apply:command",
+        "Create tables and publish the next generation of the catalog.",
+    ),
+    "transform": ("headrace.cli.transform:command", "Run a registry's SQL in the offline engine."),
+    "upsync": (
+        "headrace.cli.upsync:command",
+        "Send rows of the offline store to the online store.",
+    ),
+    "get": ("headrace.cli.get:command", "Print one row as the online store holds it."),
+    "explain": ("headrace.cli.explain:command", "Say where an answer comes from and why."),
+    "send": ("headrace.cli.send:command", "Append commands to the command log."),
+    "dead-letters": (
+        "headrace.cli.dead_letters:command",
+        "List or replay commands that could not be applied.",
+    ),
+    "version": ("headrace.cli.version:command", "Print versions, for a bug report."),
 }
-"""Name → ("module:attribute", short help) of the commands that this installation has."""
+"""Name → ("module:attribute", short help); the order is that of `headrace --help`."""
 
 
 class CommandLine(click.Group):

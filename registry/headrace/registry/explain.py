@@ -59,7 +59,7 @@ def plan_as_json(plan: Plan, registry: Registry) -> dict[str, object]:
         "risk": plan.risk,
         "changes": [
             {
-                **_identity(change),
+                **msgspec.to_builtins(change),
                 "text": describe(change).text,
                 "note": describe(change).note,
             }
@@ -104,11 +104,6 @@ def _mark_in(group: Group, breach: Breach) -> Mark:
     field = next((field for field in group.fields if field.name == breach.field), None)
     named: Field | Group = group if field is None else field
     return named.at(*members)
-
-
-def _identity(change: Change) -> dict[str, object]:
-    kind = type(change).__struct_config__.tag
-    return {"change": kind, "part": change.part, "field": change.field}
 
 
 def _group_added(change: diff.GroupAdded) -> Line:

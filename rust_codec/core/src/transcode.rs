@@ -5,16 +5,18 @@ use crate::catalog::Group;
 use crate::cell::Cell;
 use crate::cursor::Cursor;
 use crate::decode::{Sink, decode_field, skip_field, starts_with_null};
+use crate::encode::encode_default;
 use crate::error::{Error, Kind, Result};
 use crate::fold::schema_of;
 use crate::resolve::{FieldReading, Origin, Promotion, Resolution};
-use crate::schema::{Field, FieldType, RecordSchema, Scalar};
+use crate::schema::{Field, RecordSchema};
 use crate::status::{FieldSet, RowStatus};
 use crate::text;
 use quick::{BARE, OBJECT, Quick, ROW, Row};
 
 mod pen;
 mod quick;
+mod take;
 mod walk;
 
 /// What stands where nothing was written.
@@ -337,84 +339,20 @@ impl Column {
         label.push(b':');
         let unwritten = match options.unwritten {
             Unwritten::Null => b"null".to_vec(),
-            Unwritten::Default => {
-                default_text(field, options).map_err(|error| error.under(&field.name))?
-            }
+            Unwritten::Default => default_text(field, options)?,
         };
         Ok(Self { source, label, unwritten })
     }
 }
 
-/// JSON text of a field's default, in the form answers print.
+/// JSON text of a field's default, as a stored value of it would print.
 fn default_text(field: &Field, options: Options) -> Result<Vec<u8>> {
-    let mut out = Vec::new();
-    if field.default.is_null() && field.nullable {
-        out.extend_from_slice(b"null");
-        return Ok(out);
-    }
-    match field.field_type {
-        FieldType::Scalar(scalar) => push_default(&mut out, scalar, &field.default, options)?,
-        FieldType::List(item) => push_defaults(&mut out, item, &field.default, options)?,
-        FieldType::Vector(_) => push_defaults(&mut out, Scalar::Float, &field.default, options)?,
-    }
+    let body = encode_default(field)?;
+    let (mut out, mut not_finite) = (Vec::new(), FieldSet::default());
+    let mut sink =
+        JsonSink { out: &mut out, options, index: 0, not_finite: &mut not_finite, open: false };
+    decode_field(&mut Cursor::new(&body), FieldReading::of(field), &mut sink)?;
     Ok(out)
-}
-
-fn push_defaults(
-    out: &mut Vec<u8>,
-    item: Scalar,
-    value: &serde_json::Value,
-    options: Options,
-) -> Result<()> {
-    let items = value.as_array().ok_or_else(|| bad_default(item))?;
-    out.push(b'[');
-    for (index, value) in items.iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        push_default(out, item, value, options)?;
-    }
-    out.push(b']');
-    Ok(())
-}
-
-fn push_default(
-    out: &mut Vec<u8>,
-    scalar: Scalar,
-    value: &serde_json::Value,
-    options: Options,
-) -> Result<()> {
-    let bad = || bad_default(scalar);
-    match scalar {
-        Scalar::Boolean => {
-            let shown = if value.as_bool().ok_or_else(bad)? { "true" } else { "false" };
-            out.extend_from_slice(shown.as_bytes());
-        }
-        Scalar::Integer | Scalar::Long => {
-            let quoted = options.int64_as_text && scalar == Scalar::Long;
-            push_long(out, value.as_i64().ok_or_else(bad)?, quoted);
-        }
-        Scalar::Float => {
-            #[expect(clippy::cast_possible_truncation, reason = "a Float's default is a float")]
-            let narrow = value.as_f64().ok_or_else(bad)? as f32;
-            if !text::push_float(out, narrow) {
-                return Err(bad());
-            }
-        }
-        Scalar::Double => {
-            if !text::push_double(out, value.as_f64().ok_or_else(bad)?) {
-                return Err(bad());
-            }
-        }
-        Scalar::Text | Scalar::Bytes | Scalar::Date | Scalar::Timestamp => {
-            text::push_text(out, value.as_str().ok_or_else(bad)?);
-        }
-    }
-    Ok(())
-}
-
-fn bad_default(scalar: Scalar) -> Error {
-    Error::new(Kind::Schema, format!("the default is no `{}`", scalar.name()))
 }
 
 fn push_long(out: &mut Vec<u8>, value: i64, quoted: bool) {

@@ -261,6 +261,18 @@ def test_get_for_programs(here: Path) -> None:
     }
 
 
+def test_get_prints_floats_of_lists_and_what_json_has_no_number_for(here: Path) -> None:
+    """float32 as the shortest text that names it; not finite as null (semantics 11)."""
+    write(here, GROUPS.replace("score: {type: Float, nullable: true}",
+                               'score: {type: "Vector<3>", nullable: true}'))  # fmt: skip
+    run("apply")
+    vector = [0.1, 16777217, 10282.7295]
+    values = {"score": vector, "_last_updated_at_ms": 1_700_000_000_123}
+    send(here, {**UPDATE, "values": values})
+    told = json.loads(run("get", "live::host-stat-v1", "user_id=a b", "--json").stdout)
+    assert told["values"]["score"] == [0.1, 16777216.0, 10282.7295]
+
+
 def test_get_prints_a_history_newest_first(here: Path) -> None:
     run("apply")
     send(here, *APPENDS)

@@ -206,6 +206,12 @@ def test_grant_of_nothing_is_a_warning() -> None:
     assert rules_of(texts) == ["GRANT_MATCHES"]
 
 
+def test_service_over_a_broken_group_says_nothing_more() -> None:
+    """The first cause is enough."""
+    texts = {"features/a.yaml": GROUP.replace(b"{type: Long, is_key", b"{type: Lung, is_key")}
+    assert rules_of(texts | {"services/s.yaml": SERVICE}) == ["FIELD_TYPE_KNOWN"]
+
+
 def test_service_feast_name_is_checked_and_unique() -> None:
     good = b"  feast_name: ranker\n"
     twice = SERVICE + good + SERVICE.replace(b"ranker-v1", b"ranker-v2") + good
@@ -262,6 +268,14 @@ def test_file_of_another_ending_is_not_passed_over(tmp_path: Path) -> None:
     write(tmp_path, {"features/a.yaml": GROUP, "features/b.yml": GROUP, "features/README.md": b""})
     loaded = load_registry(tmp_path)
     assert [(f.path, f.rule) for f in loaded.findings] == [("features/b.yml", "FILE_NAMED_YAML")]
+
+
+def test_hidden_files_and_folders_are_not_read(tmp_path: Path) -> None:
+    """A mounted ConfigMap holds links to files of a hidden folder; each file counts once."""
+    write(tmp_path, {"features/..2026_11_24/a.yaml": GROUP, "features/.a.yaml.swp": b"\x00"})
+    (tmp_path / "features" / "a.yaml").symlink_to("..2026_11_24/a.yaml")
+    loaded = load_registry(tmp_path)
+    assert (loaded.findings, len(loaded.registry.groups)) == ([], 2)
 
 
 def test_file_that_cannot_be_opened_is_a_finding(

@@ -243,4 +243,14 @@ async def test_plan_for_programs() -> None:
     ]
     changes = told["changes"]
     assert isinstance(changes, list)
-    assert {change["change"] for change in changes} >= {"group_added", "field_member_changed"}
+    (widened,) = [change for change in changes if change.get("member") == "type"]
+    assert widened == {
+        "change": "field_member_changed",
+        "part": "live::host-stat-v1",
+        "field": "level",
+        "member": "type",
+        "before": "Integer",
+        "after": "Date",
+        "text": '`live::host-stat-v1.level` type: "Integer" → "Date"',
+        "note": "",
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -52,9 +52,13 @@ class Reader:
     def __init__(self, published: CatalogDocument | None) -> None:
         self.published = published
         self.looks = 0
+        self.failures = 0
 
     async def generation(self) -> int:
         self.looks += 1
+        if self.failures:
+            self.failures -= 1
+            raise StoreUnavailable("the catalog is out of reach")
         return self.published.generation if self.published else 0
 
     async def load(self) -> bytes | None:
@@ -127,6 +131,7 @@ class Store:
         self.failures = 0
         self.refused_key: bytes | None = None
         self.rows_written = 0
+        self.on_store: Callable[[], Awaitable[None]] | None = None
         self._journal = journal
 
     async def store(self, batch: CommandBatch, catalog: Catalog, *, now_ms: int) -> None:
@@ -136,6 +141,8 @@ class Store:
             raise StoreUnavailable("down")
         if self.refused_key in batch.touched_keys():
             raise StoreRefused("a row of this key can never be stored")
+        if self.on_store is not None:
+            await self.on_store()
         self.rows.apply(batch)
         self.rows_written += batch.mutation_count
         self._journal.note("store")
@@ -328,6 +335,17 @@ async def test_a_name_the_catalog_lacks_is_looked_up_once_more_before_it_is_buri
     assert bench.objects(catalog)[1]["viewers"] == 9
 
 
+async def test_a_catalog_out_of_reach_for_a_moment_makes_no_name_unknown(catalog: Catalog) -> None:
+    bench = Bench(published=document(1, groups=[HISTORY]))
+    await bench.ports.catalog.refresh()
+    bench.reader.published = document(2)
+    bench.reader.failures = 3
+    await bench.send([_update(1, 9)])
+    await bench.write_all()
+    assert bench.log.letters == []
+    assert bench.objects(catalog)[1]["viewers"] == 9
+
+
 async def test_a_name_that_no_generation_knows_is_buried_after_one_look(bench: Bench) -> None:
     await bench.ports.catalog.refresh()
     looks = bench.reader.looks
@@ -373,6 +391,21 @@ async def test_a_commit_that_the_log_cannot_take_is_tried_again(bench: Bench) ->
     await bench.send([_update(1)])
     await bench.write_all()
     assert bench.metric("headrace_writer_retries_total", stage="commit") == 3
+
+
+async def test_a_commit_for_partitions_that_went_elsewhere_is_left_to_their_new_holder(
+    bench: Bench,
+) -> None:
+    other = bench.log.consumer("realtime", WRITER_GROUP, member="another")
+    await bench.send([_update(room) for room in range(ROOMS)])
+    bench.store.on_store = other.heartbeat
+    async with bench.running():
+        await bench.journal.wait_for(
+            lambda: bench.metric("headrace_writer_commits_total", outcome="refused") == 1
+        )
+        replayed = await other.poll(rows_max=1_000, wait_ms=0)
+    assert 0 < len(replayed) < ROOMS
+    assert bench.lag == len(replayed)
 
 
 async def test_of_a_batch_the_store_refuses_only_the_culprits_are_buried(

@@ -1,0 +1,100 @@
+"""The lane's protocol class: what it needs of uvicorn, and callers from elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from running_gateway import TinyEngine, post, running
+from uvicorn.protocols.http import flow_control, httptools_impl
+from uvicorn.server import ServerState
+
+from headrace.gateway.lane import LaneProtocol, uvicorn_members
+
+
+async def test_the_installed_uvicorn_has_every_member_the_lane_relies_on() -> None:
+    async with running() as gateway:
+        connection = await gateway.connect()
+        await connection.exchange(b"GET /livez HTTP/1.1\r\nhost: g\r\n\r\n")
+        protocol = next(iter(gateway.lane.connections))
+        owners: dict[str, object] = {
+            "HttpToolsProtocol": httptools_impl.HttpToolsProtocol,
+            "HttpToolsProtocol()": protocol,
+            "RequestResponseCycle()": protocol.cycle,
+            "FlowControl()": protocol.flow,
+            "ServerState()": ServerState(),
+        }
+        members = uvicorn_members()
+        assert set(members) == set(owners)
+        missing = [
+            f"{owner}.{name}"
+            for owner, names in members.items()
+            for name in names
+            if not hasattr(owners[owner], name)
+        ]
+        assert missing == []
+        assert isinstance(protocol.flow, flow_control.FlowControl)
+
+
+class RecordingTransport(asyncio.Transport):
+    """A connection from any address that keeps what is written."""
+
+    def __init__(self, peer: str) -> None:
+        super().__init__()
+        self._peer = peer
+        self.written = bytearray()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return [self._peer, 4711] if name == "peername" else default
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += data
+
+    def is_closing(self) -> bool:
+        return False
+
+    def close(self) -> None: ...
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("peer", "lane_requests", "status"),
+    [
+        ("127.0.0.1", 1, b"200"),
+        ("127.9.9.9", 1, b"200"),
+        ("::1", 1, b"200"),
+        ("192.0.2.7", 0, b"403"),
+    ],
+)
+async def test_the_lane_answers_loopback_callers_only(
+    peer: str, lane_requests: int, status: bytes
+) -> None:
+    """Semantics 14: a caller from elsewhere falls through to the edge, which refuses it."""
+    async with running() as gateway:
+        server, transport = gateway.server, RecordingTransport(peer)
+        protocol = LaneProtocol(server.config, server.server_state, {})
+        protocol.connection_made(transport)
+        protocol.data_received(post(b"{}"))
+        async with asyncio.timeout(5):
+            while not transport.written:  # noqa: ASYNC110 - a transport without a loop
+                await asyncio.sleep(0)
+        assert transport.written[9:12] == status
+        assert gateway.lane.telemetry.lane_requests == lane_requests
+        protocol.connection_lost(None)
+
+
+def test_the_tests_engine_answers_in_the_engines_shape() -> None:
+    """Its head has the fields of the real one, in the same order."""
+    response = TinyEngine().read(b"{}", accept=0, now_ms=1, request_id=b"r", keep_alive=False)
+    head = response.partition(b"\r\n\r\n")[0].split(b"\r\n")
+    assert [line.partition(b":")[0] for line in head[1:]] == [
+        b"content-type",
+        b"content-length",
+        b"x-request-id",
+        b"headrace-generation",
+        b"connection",
+    ]
