@@ -2,8 +2,7 @@
 
 A member is alive while it renews its session *and* its lock file is locked. The kernel drops that
 lock when a process dies, so after `kill -9` its partitions go to the next member that heartbeats,
-within a second; the session covers a process
-that lives but is frozen.
+within a second; the session covers a process that lives but is frozen.
 """
 
 from __future__ import annotations
