@@ -69,6 +69,8 @@ pub(super) struct Room {
     pub(super) head: Vec<u8>,
     /// The body behind room for the head, which is known last.
     pub(super) response: Vec<u8>,
+    /// Rows of each read by their worst status.
+    tallies: Vec<Tally>,
 }
 
 /// A request whose names are resolved and whose keys are encoded.
@@ -226,19 +228,22 @@ impl Engine {
         now_ms: i64,
         room: &mut Room,
     ) -> std::result::Result<End, StaleCatalog> {
-        let (keys, out) = (&room.keys, &mut room.response);
-        let tally = match plan.accept {
+        let Room { keys, json, avro, response, tallies, .. } = room;
+        tallies.clear();
+        let printed = match plan.accept {
             Accept::Json => {
-                let mut writer = Json::new(out, &mut room.json, plan, now_ms);
-                print(plan, keys, rows, &mut writer)
+                print(plan, keys, rows, &mut Json::new(response, json, plan, now_ms), tallies)
             }
             Accept::Avro => {
-                let mut writer = Envelope::new(out, &mut room.avro, now_ms);
-                print(plan, keys, rows, &mut writer)
+                print(plan, keys, rows, &mut Envelope::new(response, avro, now_ms), tallies)
             }
         };
-        let tally = tally.inspect_err(|_| self.counters.end(Outcome::Stale))?;
-        Ok(End::of(plan, &tally))
+        printed.inspect_err(|_| self.counters.end(Outcome::Stale))?;
+        // Only now: a request of a newer catalog is read again, and its rows count once.
+        for (read, tally) in plan.reads.iter().zip(tallies.iter()) {
+            read.counters.add(tally);
+        }
+        Ok(End::of(plan, tallies))
     }
 
     /// Writes the head, and a problem's body; returns where the response starts.
@@ -304,10 +309,12 @@ pub(super) enum End {
 }
 
 impl End {
-    fn of(plan: &Plan, tally: &Tally) -> Self {
-        let count = |status: Status| tally.get(status.number()).copied().unwrap_or_default();
+    fn of(plan: &Plan, tallies: &[Tally]) -> Self {
+        let count = |status: Status| -> u64 {
+            tallies.iter().filter_map(|tally| tally.get(status.number())).sum()
+        };
         let (unavailable, corrupt) = (count(Status::Unavailable), count(Status::Corrupt));
-        let rows: u64 = tally.iter().sum();
+        let rows: u64 = tallies.iter().flatten().sum();
         if unavailable > 0 && unavailable == rows {
             let detail = "the online store could not be reached for any row; try again";
             return Self::Problem(Problem::new(Code::Unavailable, detail));
@@ -342,14 +349,14 @@ impl Rows for NoRows {
     }
 }
 
-/// Prints all rows in request order and counts them by their worst status.
+/// Prints all rows in request order and counts them, per read, by their worst status.
 fn print(
     plan: &Plan,
     keys: &Keys,
     rows: &mut impl Rows,
     writer: &mut impl Writer,
-) -> std::result::Result<Tally, StaleCatalog> {
-    let mut total = Tally::default();
+    tallies: &mut Vec<Tally>,
+) -> std::result::Result<(), StaleCatalog> {
     writer.begin(plan);
     for (position, read) in plan.reads.iter().enumerate() {
         let slots = keys.slots(position);
@@ -364,13 +371,10 @@ fn print(
             })?;
         }
         writer.end_read(read);
-        read.counters.add(&tally);
-        for (sum, count) in total.iter_mut().zip(&tally) {
-            *sum = sum.saturating_add(*count);
-        }
+        tallies.push(tally);
     }
     writer.end();
-    Ok(total)
+    Ok(())
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

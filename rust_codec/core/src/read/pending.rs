@@ -5,6 +5,7 @@
 //! sealed, answered from that block, and the same block may fill a cache. So a hit answers exactly
 //! what the store would.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -12,9 +13,10 @@ use super::engine::{End, Engine, HEAD_BYTES, ReadCall, Room, lock};
 use super::plan::{Accept, Plan, PlannedRead};
 use super::row::{Event, Record, Row, Rows, StaleCatalog};
 use crate::block::{self, Block};
+use crate::catalog::Group;
 use crate::cell::Cell;
 use crate::error::{Error, Kind, Result};
-use crate::fold::{fold, is_expired};
+use crate::fold::{Folded, fold, is_expired};
 use crate::key::key_digest;
 use crate::transcode::is_written;
 
@@ -408,10 +410,35 @@ fn seal<'c>(
         let oldest = events.last().map(|event| event.event_time_ms);
         return Ok((block::seal_history(digest, events)?, oldest));
     }
-    Ok(match fold(&read.group, cells, None, now_ms)? {
+    let cells: Vec<(u16, &[u8])> = cells.into_iter().collect();
+    let folded = match cells.as_slice() {
+        [(0, cell)] => lone_record(&read.group, cell, now_ms)?,
+        cells => fold(&read.group, cells.iter().copied(), None, now_ms)?,
+    };
+    Ok(match folded {
         Some(folded) => (block::seal_object(digest, &folded), Some(folded.oldest_event_time_ms)),
         None => (block::seal_absent(digest), None),
     })
+}
+
+/// A lone whole-record cell as it stands, in its writer's schema: so that an Avro answer passes the
+/// same bytes through from a block as from the store (semantics 13).
+fn lone_record<'c>(group: &Group, cell: &'c [u8], now_ms: i64) -> Result<Option<Folded<'c>>> {
+    let cell = Cell::open(cell)?;
+    let event_time_ms = cell.event_time_ms();
+    if is_expired(group, event_time_ms, now_ms) {
+        return Ok(None);
+    }
+    let schema = group
+        .schema(cell.fingerprint)
+        .ok_or_else(|| Error::new(Kind::UnknownSchema, "the catalog lacks the writer's schema"))?;
+    Ok(Some(Folded {
+        newest_event_time_ms: event_time_ms,
+        oldest_event_time_ms: event_time_ms,
+        written: None,
+        schema: Arc::clone(schema),
+        body: Cow::Borrowed(cell.body),
+    }))
 }
 
 /// How long a fill may live: the cache's ttl, but not past the oldest cell's own end.

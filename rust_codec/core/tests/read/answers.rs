@@ -330,3 +330,25 @@ fn rows_and_requests_are_counted() {
     assert_eq!(count("requests/refused"), 1);
     assert_eq!((count("plans/hit"), count("plans/miss")), (1, 2));
 }
+
+#[test]
+fn rows_of_a_request_that_is_read_again_count_once() {
+    let mut fixture = Fixture::new();
+    let mut foreign = Vec::new();
+    headrace_codec::cell::seal(&mut foreign, NOW_MS * 1000, 0xDEAD, b"");
+    fixture.put_cells(1, vec![(0, foreign)]);
+    let read =
+        |id| format!(r#"{{"feature_group":"live::user-stats-v1","keys":{{"user_id":[{id}]}}}}"#);
+    let body = format!(r#"{{"reads":[{},{}]}}"#, read(7), read(1));
+    let (body, request_id) = (body.as_bytes(), b"test-1");
+    let accept = Accept::Json;
+    let once =
+        ReadCall { body, accept, now_ms: NOW_MS, request_id, keep_alive: true, reloaded: false };
+    assert_eq!(fixture.call(&once).map(|_| ()), Err(StaleCatalog));
+    fixture.call(&ReadCall { reloaded: true, ..once }).unwrap();
+    let counters = fixture.engine.counters().snapshot();
+    let count = |wanted: &str| counters.iter().find(|(name, _)| name == wanted).unwrap().1;
+    assert_eq!(count("rows/MISSING/live::user-stats-v1"), 1);
+    assert_eq!(count("rows/UNAVAILABLE/live::user-stats-v1"), 1);
+    assert_eq!((count("requests/stale_catalog"), count("requests/partial")), (1, 1));
+}

@@ -30,13 +30,13 @@ pub(crate) const DOCUMENT: &str = r#"{"format":1,"generation":12,"groups":[
    {"id":1,"name":"gender","type":"Text","nullable":false,"default":"NONE"},
    {"id":2,"name":"level","type":"Long","nullable":false,"default":7},
    {"id":3,"name":"score","type":"Double","nullable":true,"default":null}]}],
- "ttl_ms":1000000,"max_age_ms":60000,"max_events":100,"cache":{"ttl_ms":0,"local_ttl_ms":0}},
+ "ttl_ms":1000000,"max_age_ms":60000,"max_events":100,"cache":{"ttl_ms":600000,"local_ttl_ms":0}},
 {"id":2,"name":"live::rich-history","feature_type":"History",
  "keys":[{"name":"user_id","type":"Integer"}],
  "schemas":[{"ordinal":1,"fields":[
    {"id":1,"name":"user_gender","type":"Text","nullable":false,"default":"NONE"},
    {"id":2,"name":"ratio","type":"Double","nullable":false,"default":0.5}]}],
- "ttl_ms":1000000,"max_age_ms":null,"max_events":3,"cache":{"ttl_ms":0,"local_ttl_ms":0}},
+ "ttl_ms":1000000,"max_age_ms":null,"max_events":3,"cache":{"ttl_ms":600000,"local_ttl_ms":0}},
 {"id":3,"name":"live::route-stats-v1","feature_type":"Object",
  "keys":[{"name":"origin","type":"Text"},{"name":"dest","type":"Text"}],
  "schemas":[{"ordinal":1,"fields":[
@@ -95,12 +95,19 @@ pub(crate) struct Fixture {
     pub(crate) memory: Memory,
 }
 
+#[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) head: String,
     pub(crate) body: Vec<u8>,
 }
 
 impl Response {
+    pub(crate) fn parse(response: &[u8]) -> Self {
+        let end = response.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+        let (head, body) = response.split_at(end);
+        Self { head: String::from_utf8(head.to_vec()).unwrap(), body: body.to_vec() }
+    }
+
     pub(crate) fn status(&self) -> u16 {
         self.head["HTTP/1.1 ".len()..][..3].parse().unwrap()
     }
@@ -227,11 +234,7 @@ impl Fixture {
     pub(crate) fn call(&self, call: &ReadCall<'_>) -> Result<Response, StaleCatalog> {
         let open =
             || if self.memory.closed { Err(RowError::Unavailable) } else { Ok(&self.memory) };
-        self.engine.read(call, open, |response| {
-            let end = response.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
-            let (head, body) = response.split_at(end);
-            Response { head: String::from_utf8(head.to_vec()).unwrap(), body: body.to_vec() }
-        })
+        self.engine.read(call, open, Response::parse)
     }
 
     pub(crate) fn read_as(&self, body: &[u8], accept: Accept) -> Response {

@@ -11,5 +11,6 @@
 mod answers;
 mod avro;
 mod fixture;
+mod pending;
 mod problems;
 mod shapes;
