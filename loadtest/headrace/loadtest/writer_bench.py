@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -64,6 +65,8 @@ class Report(msgspec.Struct, frozen=True):
     python: str
     commit: str
     measured_at: str
+    load_average: float
+    """Of the minute before: above 0, other processes shared the processor and the disk."""
     rows: int
     batch_rows: int
     command_bytes: float
@@ -154,7 +157,7 @@ def write_all(store: LmdbStore, catalog: Catalog, told: Iterator[list[bytes]]) -
 
 def run(rows: int, batch_rows: int, folder: Path, commit: str) -> Report:
     """Write the table twice into a store in `folder`."""
-    catalog = bench_catalog()
+    catalog, load_average = bench_catalog(), os.getloadavg()[0]
     store = LmdbStore(str(folder))
     passes = [
         write_all(store, catalog, batches(rows, batch_rows, EVENT_TIME_MS + number))
@@ -171,6 +174,7 @@ def run(rows: int, batch_rows: int, folder: Path, commit: str) -> Report:
         python=platform.python_version(),
         commit=commit,
         measured_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        load_average=round(load_average, 2),
         rows=rows,
         batch_rows=batch_rows,
         command_bytes=round(sum(map(len, sample)) / len(sample), 1),

@@ -367,4 +367,37 @@ mod tests {
             assert!(ObjectRow::parse(&row[..length]).is_err(), "{length} bytes");
         }
     }
+
+    proptest::proptest! {
+        /// Whatever lies there: an error, or a row that is written back to the same bytes.
+        #[test]
+        fn any_bytes_are_an_error_or_one_canonical_row(
+            bodies in proptest::collection::vec(proptest::collection::vec(0..=255_u8, 0..9), 0..4),
+            marked in proptest::bool::ANY,
+            edits in proptest::collection::vec((0..200_usize, 0..=255_u8, 0..4_u8), 0..4),
+        ) {
+            let cells: Vec<_> = bodies.iter().map(|body| sealed(body)).collect();
+            let framed = (0..).step_by(3).zip(cells.iter().map(Vec::as_slice));
+            let mut bytes = Vec::new();
+            ObjectRow::write(&mut bytes, marked.then_some(MARKER), framed).unwrap();
+            for (place, byte, edit) in edits {
+                let place = place.min(bytes.len());
+                match edit {
+                    0 => bytes.truncate(place),
+                    1 => bytes.insert(place, byte),
+                    _ => bytes.iter_mut().skip(place).take(1).for_each(|old| *old = byte),
+                }
+            }
+            if let Ok(row) = ObjectRow::parse(&bytes) {
+                let mut again = Vec::new();
+                ObjectRow::write(&mut again, row.marker, row.cells()).unwrap();
+                proptest::prop_assert_eq!(again, bytes.clone());
+            }
+            if let Ok(head) = HistoryHead::parse(&bytes) {
+                let mut again = Vec::new();
+                head.write(&mut again);
+                proptest::prop_assert_eq!(again, bytes);
+            }
+        }
+    }
 }
