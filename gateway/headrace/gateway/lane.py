@@ -44,6 +44,13 @@ LANE = 2  # the body of a request that the lane answers
 REST = 3  # the body of a request that ASGI answers
 ENDED = 4  # nothing more: whatever still comes is thrown away
 
+HEAD_END = b"\r\n\r\n"
+READ_START = b"POST /v1/read HTTP/1.1\r\n"
+
+KNOWN_HEADS_MAX = 4096
+KNOWN_HEAD_BYTES_MAX = 1024
+"""Bounds of the memory of heads: a caller has one head per body length."""
+
 UNUSUAL = frozenset(
     {b"forwarded", b"expect", b"upgrade", b"content-encoding", b"transfer-encoding", b"trailer"}
 )
@@ -93,6 +100,11 @@ class Lane:
         self.held_bytes = 0
         """Unfinished bodies and unread answers of all connections."""
         self.connections: set[LaneProtocol] = set()
+        self.known_heads: dict[bytes, tuple[int, int]] = {}
+        """Content length and answer form of heads that were parsed, checked and taken before.
+
+        Callers repeat their heads byte for byte; equal bytes mean the same again.
+        """
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -103,6 +115,13 @@ class Lane:
     def quiet(self) -> bool:
         """Whether no caller was seen lately; while draining each answer ends its connection."""
         return all(connection.quiet for connection in self.connections)
+
+    def learn(self, head: bytes, content_length: int, accept: int) -> None:
+        """Remember a head that the lane took; it has no request id, so that it can come again."""
+        if len(head) <= KNOWN_HEAD_BYTES_MAX:
+            if len(self.known_heads) >= KNOWN_HEADS_MAX:
+                self.known_heads.clear()
+            self.known_heads[head] = content_length, accept
 
     def enter(self, connection: LaneProtocol) -> None:
         """Count a new connection; the timer runs while there is one."""
@@ -146,6 +165,7 @@ class LaneProtocol(HttpToolsProtocol):
         self._local = False
         self._head_bytes = 0
         self._chunk_bytes = 0
+        self._whole = b""
         self._began = False
         self._accept = ACCEPT_JSON
         self._request_id: bytes | None = None
@@ -167,6 +187,11 @@ class LaneProtocol(HttpToolsProtocol):
         self._lane.held_bytes -= self._unread
         self._unread = 0
         self._lane.leave(self)
+        if self._asgi_used and not self._active.response_complete:
+            # uvicorn tells the newest cycle only; the one that runs would write to nobody.
+            self._active.disconnected = True
+            self._active.message_event.set()
+        self.pipeline.clear()
         super().connection_lost(exc)
         del self._http  # it holds us: a cycle the collector would have to find
 
@@ -186,6 +211,12 @@ class LaneProtocol(HttpToolsProtocol):
             return
         if self.timeout_keep_alive_task is not None:
             self._unset_keepalive_if_required()
+        if self._stage == BETWEEN:
+            if self._answer_known(data):
+                return
+            self._whole = data
+        else:
+            self._whole = b""
         self._chunk_bytes = len(data)
         self._began = False
         try:
@@ -334,42 +365,86 @@ class LaneProtocol(HttpToolsProtocol):
         self._accept = ACCEPT_JSON
         self._request_id = None
         length = -1
+        typed = negotiated = False
         for name, value in self.headers:
             if name == b"content-length":
                 length = int(value)
             elif name == b"content-type":
-                if not is_json(value):
+                if typed or not is_json(value):
                     return False
+                typed = True
             elif name == b"accept":
                 self._accept = accepted(value)
-                if self._accept < 0:
+                if negotiated or self._accept < 0:
                     return False
+                negotiated = True
             elif name == b"x-request-id":
                 self._request_id = kept_request_id(value)
+                self._whole = b""
             elif name in UNUSUAL or name.startswith(b"x-forwarded-"):
                 return False
         self._content_length = length
         return 0 <= length <= self._lane.limits.body_bytes_max
+
+    def _answer_known(self, data: bytes) -> bool:
+        """Answer a request whose head came before, byte for byte, without parsing it again.
+
+        Only one whole request, and nothing else, is taken: the parser then stands where it stood.
+        """
+        lane = self._lane
+        end = data.find(HEAD_END) + 4
+        known = lane.known_heads.get(data[:end])
+        if (
+            known is None
+            or known[0] != len(data) - end
+            or not self._local
+            or self._answer_due()
+            or self.flow.write_paused
+            or lane.overloaded
+        ):
+            return False
+        response = self._read(data[end:], known[1], None, keep_alive=not lane.draining)
+        if response is None:
+            return False  # parsed after all, and handed over to ASGI
+        self._since = lane.sweep
+        self._send(response, keep_alive=not lane.draining)
+        return True
 
     def _answer(self) -> None:
         lane = self._lane
         body, self._body = bytes(self._body), b""
         if self._held:
             self._release()
-        keep_alive = self._http.should_keep_alive() and not lane.draining
-        try:
-            response = lane.reads.answer(
-                body,
-                self._accept,
-                self._request_id or lane.request_ids.make(),
-                keep_alive=keep_alive,
-            )
-        except Exception as error:
-            if not isinstance(error, StaleCatalog):
-                logger.debug("the lane hands a request over", exc_info=error)
+        lasting = self._http.should_keep_alive()
+        keep_alive = lasting and not lane.draining
+        response = self._read(body, self._accept, self._request_id, keep_alive=keep_alive)
+        if response is None:
             self._hand_over(body)
             return
-        lane.telemetry.lane_requests += 1
+        whole = self._whole
+        if lasting and whole.startswith(READ_START):
+            end = whole.find(HEAD_END) + 4
+            if len(whole) - end == self._content_length:
+                lane.learn(whole[:end], self._content_length, self._accept)
+        self._send(response, keep_alive=keep_alive)
+
+    def _read(
+        self, body: bytes, accept: int, request_id: bytes | None, *, keep_alive: bool
+    ) -> bytes | None:
+        """The response; None when ASGI must repeat the read, and tell what is wrong with it."""
+        lane = self._lane
+        try:
+            return lane.reads.answer(
+                body, accept, request_id or lane.request_ids.make(), keep_alive=keep_alive
+            )
+        except StaleCatalog:
+            return None
+        except Exception as error:
+            logger.debug("the lane hands a request over", exc_info=error)
+            return None
+
+    def _send(self, response: bytes, *, keep_alive: bool) -> None:
+        self._lane.telemetry.lane_requests += 1
         self.server_state.total_requests += 1
         if keep_alive:
             self.transport.write(response)

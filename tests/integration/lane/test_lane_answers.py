@@ -7,8 +7,9 @@ from collections.abc import AsyncGenerator
 
 import pytest
 import pytest_asyncio
-from running_gateway import NOW_MS, Running, document, get, post, publish, running
+from running_gateway import NOW_MS, Running, document, get, post, publish, running, until
 
+from headrace.gateway import lane
 from headrace.registry.catalog import encode_document
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -318,3 +319,76 @@ async def test_an_answer_without_a_catalog_is_503_and_says_when_to_come_back() -
             assert answer.json()["code"] == "NO_CATALOG"
         ready = await connection.exchange(get("/readyz"))
         assert (ready.status, ready.json()["ready"]) == (503, False)
+
+
+async def test_a_head_that_came_before_is_answered_without_parsing_it_again() -> None:
+    async with running() as gateway:
+        connection = await gateway.connect()
+        answers = [await connection.exchange(post(b'{"n":%d}' % (n % 10))) for n in range(30)]
+        assert [answer.json()["n"] for answer in answers] == [n % 10 for n in range(30)]
+        assert len(gateway.lane.known_heads) == 1
+        assert len({answer.headers["x-request-id"] for answer in answers}) == 30
+
+
+async def test_a_known_head_changes_nothing_about_what_follows_it(gateway: Running) -> None:
+    """Split, pipelined and mixed requests after one whose head is known."""
+    connection = await gateway.connect()
+    request = post(b'{"n":1}')
+    await connection.exchange(request)
+    assert gateway.lane.known_heads
+    connection.send(request[:60])
+    await until(lambda: any(c.receiving for c in gateway.lane.connections))
+    connection.send(request[60:])
+    assert (await connection.answer()).json()["n"] == 1
+    connection.send(request, get("/livez"), request, post(b'{"n":2}', "connection: close"))
+    answers = [await connection.answer() for _ in range(4)]
+    assert [answer.json().get("n") for answer in answers] == [1, None, 1, 2]
+    assert await connection.ended() == b""
+
+
+async def test_heads_with_a_request_id_are_not_remembered() -> None:
+    """They do not come again, and would push out those that do."""
+    async with running() as gateway:
+        connection = await gateway.connect()
+        for number in range(5):
+            await connection.exchange(post(b"{}", f"x-request-id: r-{number}"))
+        assert gateway.lane.known_heads == {}
+
+
+async def test_the_memory_of_heads_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane, "KNOWN_HEADS_MAX", 8)
+    async with running() as gateway:
+        connection = await gateway.connect()
+        for number in range(20):
+            await connection.exchange(post(b"{}", f"padding: {number}"))
+        assert 0 < len(gateway.lane.known_heads) <= 8
+        await connection.exchange(post(b"{}", "padding: " + "x" * lane.KNOWN_HEAD_BYTES_MAX))
+        assert max(map(len, gateway.lane.known_heads)) <= lane.KNOWN_HEAD_BYTES_MAX
+
+
+async def test_a_known_head_does_not_outlive_the_drain() -> None:
+    async with running() as gateway:
+        connection = await gateway.connect()
+        await connection.exchange(post(b"{}"))
+        gateway.lane.draining = True
+        answer = await connection.exchange(post(b"{}"))
+        assert answer.headers["connection"] == "close"
+        assert await connection.ended() == b""
+
+
+async def test_a_known_head_finds_a_row_of_a_newer_catalog_like_any_other() -> None:
+    """Semantics 20."""
+    async with running() as gateway:
+        connection = await gateway.connect()
+        await connection.exchange(post(b'{"n":1}'))
+        gateway.engine.stale_left = 2  # as known head, and once parsed; the twin reads anew
+        assert (await connection.exchange(post(b'{"n":2}'))).json()["n"] == 2
+
+
+@pytest.mark.parametrize("name", ["accept", "content-type"])
+async def test_a_header_that_stands_twice_is_left_to_the_twin(gateway: Running, name: str) -> None:
+    connection = await gateway.connect()
+    twice = (f"{name}: application/json", f"{name}: application/json")
+    answer = await connection.exchange(post(b"{}", *twice, content_type=None))
+    assert answer.status == (200 if name == "accept" else 415)
+    assert gateway.lane.telemetry.lane_requests == 0
