@@ -17,6 +17,7 @@ use crate::format::{
     SINGLE_OBJECT_MARKER, WRITE_TIMESTAMP_PER_MS,
 };
 use crate::mutation::{Mutation, MutationKind};
+use crate::nearest::unknown;
 use crate::schema::RecordSchema;
 
 mod bulk;
@@ -39,6 +40,14 @@ pub enum Method {
 impl Method {
     /// All methods, in the order of their Avro symbols.
     pub const ALL: [Self; 3] = [Self::Update, Self::Append, Self::Delete];
+
+    /// The method of that name; when there is none, the error names the nearest one.
+    pub fn parse(name: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|method| method.name() == name).ok_or_else(|| {
+            let names = Self::ALL.into_iter().map(Self::name);
+            Error::new(Kind::Method, unknown("method", name, names))
+        })
+    }
 
     /// The name on the wire.
     #[must_use]
@@ -199,7 +208,7 @@ pub fn partition_key(catalog: &Catalog, payload: &[u8], out: &mut Vec<u8>) -> Re
 }
 
 /// Fails when the group's type does not take the method.
-fn check_method(group: &Group, method: Method) -> Result<()> {
+pub(crate) fn check_method(group: &Group, method: Method) -> Result<()> {
     let (name, takes, refused) = match group.feature_type {
         FeatureType::Object => ("an Object", "UPDATE and DELETE", Method::Append),
         FeatureType::History => ("a History", "APPEND and DELETE", Method::Update),

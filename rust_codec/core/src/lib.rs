@@ -6,6 +6,7 @@
 pub mod block;
 pub mod catalog;
 pub mod cell;
+pub mod columns;
 pub mod command;
 pub mod cursor;
 pub mod decode;

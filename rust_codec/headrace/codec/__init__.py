@@ -22,6 +22,7 @@ from headrace.codec._codec import (
     SchemaError,
     StaleCatalog,
     StoreError,
+    encode_columns,
     encode_commands,
     partition_key,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "SchemaError",
     "StaleCatalog",
     "StoreError",
+    "encode_columns",
     "encode_commands",
     "partition_key",
 ]

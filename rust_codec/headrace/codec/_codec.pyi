@@ -183,6 +183,23 @@ def encode_commands(catalog: Catalog, payloads: Sequence[bytes], *, now_ms: int)
     than 5 minutes ahead of `now_ms` are rejected.
     """
 
+def encode_columns(
+    catalog: Catalog,
+    group: str,
+    arrow_ipc_stream: bytes,
+    *,
+    method: str,
+    event_time_column: str | None = None,
+    event_time_ms: int | None = None,
+) -> list[tuple[bytes, bytes]]:
+    """Encode every row of an Arrow IPC stream: (partition key, bulk Avro command), in row order.
+
+    The columns are exactly the group's key fields, its current value fields (none for DELETE) and
+    the event time column, in any order. Give either `event_time_column` (a timestamp of any unit,
+    or integers of milliseconds) or one `event_time_ms` for all rows. `method` is UPDATE, APPEND or
+    DELETE. Raises EncodeError, whose `path` is the column and the row (`level.17`).
+    """
+
 def partition_key(catalog: Catalog, payload: bytes) -> bytes:
     """Key bytes by which a command is spread over partitions; raises EncodeError."""
 

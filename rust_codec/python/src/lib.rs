@@ -2,6 +2,7 @@
 
 mod cached;
 mod catalog;
+mod columns;
 mod command;
 mod error;
 mod lmdb;
@@ -16,6 +17,8 @@ mod _codec {
     use crate::cached::{CachedReads, PendingRead};
     #[pymodule_export]
     use crate::catalog::Catalog;
+    #[pymodule_export]
+    use crate::columns::encode_columns;
     #[pymodule_export]
     use crate::command::{CommandBatch, Mutation, Rejection, encode_commands, partition_key};
     #[pymodule_export]

@@ -296,7 +296,8 @@ impl<'g, 'p> Members<'g, 'p> {
                 self.group = Some(found);
             }
             "method" if self.method.is_none() => {
-                self.method = Some(method_of(&reader.string()?, offset)?);
+                self.method =
+                    Some(Method::parse(&reader.string()?).map_err(|error| error.at(offset))?);
             }
             "keys" if matches!(self.keys, Place::Absent) => {
                 self.keys = match self.group {
@@ -331,11 +332,4 @@ fn later<'p>(reader: &mut Reader<'p>) -> Result<Place<'p>> {
     let place = reader.clone();
     reader.skip()?;
     Ok(Place::At(place))
-}
-
-fn method_of(name: &str, offset: usize) -> Result<Method> {
-    Method::ALL.into_iter().find(|method| method.name() == name).ok_or_else(|| {
-        let names = Method::ALL.into_iter().map(Method::name);
-        Error::new(Kind::Method, unknown("method", name, names)).at(offset)
-    })
 }
