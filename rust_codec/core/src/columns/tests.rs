@@ -49,11 +49,11 @@ fn encode(catalog: &Catalog, columns: &[(&str, ArrayRef)]) -> Result<BulkCommand
 }
 
 /// The cells of the commands, which must equal those of JSON commands with these values.
-fn assert_same_as_json(field_type: &str, array: ArrayRef, values: &[&str]) {
+fn assert_same_as_json(field_type: &str, array: &ArrayRef, values: &[&str]) {
     let nullable = values.contains(&"null");
     let default = if nullable { "null" } else { values[0] };
     let catalog = catalog(field_type, nullable, default);
-    let commands = encode(&catalog, &[("value", Arc::clone(&array)), ("id", ids(array.len()))])
+    let commands = encode(&catalog, &[("value", Arc::clone(array)), ("id", ids(array.len()))])
         .unwrap_or_else(|error| panic!("{field_type} from {}: {error}", array.data_type()));
     let bulk = encode_commands(&catalog, commands.iter().map(|(_, command)| command), NOW_MS);
     let texts: Vec<String> = values
@@ -140,7 +140,7 @@ fn every_field_type_is_read_from_its_arrow_types() {
         ("Vector<2>", Arc::new(doubles), vec!["[0.5,-1]", "[0.1,3]"]),
     ];
     for (field_type, array, values) in cases {
-        assert_same_as_json(field_type, array, &values);
+        assert_same_as_json(field_type, &array, &values);
     }
 }
 
