@@ -6,13 +6,13 @@ Nothing in a file is trusted: bytes go through `yaml_tree` (strict YAML with bou
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
 from headrace.registry import values
 from headrace.registry.field_types import FieldType, parse_type, type_names
+from headrace.registry.files import read_files
 from headrace.registry.model import (
     Field,
     Finding,
@@ -26,7 +26,6 @@ from headrace.registry.names import did_you_mean
 from headrace.registry.rules import READING_RULES, check_registry
 from headrace.registry.values import UNREADABLE, Reader, Reading, Unreadable
 from headrace.registry.yaml_tree import (
-    FILE_BYTES_MAX,
     Mark,
     YamlMapping,
     YamlNode,
@@ -35,9 +34,6 @@ from headrace.registry.yaml_tree import (
     parse_yaml,
     shown,
 )
-
-FILES_MAX: Final = 10_000
-"""Most files of one registry."""
 
 _YAML_RULES: Final = frozenset(
     rule.id for rule in READING_RULES if rule.id.startswith(("YAML_", "SCALAR_"))
@@ -58,7 +54,7 @@ class Loaded(NamedTuple):
 def load_registry(folder: Path) -> Loaded:
     """Read and check `features/**/*.yaml`, `services/**/*.yaml` and `access.yaml` of a folder."""
     reading = Reading("")
-    texts = _read_files(folder, reading)
+    texts = read_files(folder, reading)
     loaded = load_texts(texts, str(folder))
     return Loaded(loaded.registry, sorted(reading.findings + loaded.findings))
 
@@ -94,47 +90,6 @@ def _first_causes(findings: list[Finding]) -> Iterator[Finding]:
     for finding in findings:
         if finding.rule in _YAML_RULES or finding[:3] not in refused:
             yield finding
-
-
-def _read_files(folder: Path, reading: Reading) -> dict[str, bytes]:
-    texts: dict[str, bytes] = {}
-    for path in _paths(folder, reading):
-        reading.path = path.relative_to(folder).as_posix()
-        try:
-            with path.open("rb") as file:
-                # One byte too many is enough to know that a file is too long.
-                texts[reading.path] = file.read(FILE_BYTES_MAX + 1)
-        except OSError as error:
-            reading.report(Mark(1, 1), "FILE_READABLE", f"cannot be read: {error.strerror}")
-        if len(texts) > FILES_MAX:
-            sentence = f"more than {FILES_MAX} files; name the registry's folder"
-            reading.report(Mark(1, 1), "FILE_COUNT_BOUNDED", sentence)
-            return {}
-    if not any(path.startswith("features/") for path in texts):
-        reading.path = "features"
-        sentence = f"no `features/**/*.yaml` in `{folder}`; name the registry's folder"
-        reading.report(Mark(1, 1), "REGISTRY_HAS_GROUPS", sentence)
-    return texts
-
-
-def _paths(folder: Path, reading: Reading) -> Iterator[Path]:
-    for part in ("features", "services"):
-        for parent, folders, names in os.walk(folder / part):
-            # Editors keep swap files beside, Kubernetes keeps a mount's versions in `..2026…`.
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for name in sorted(names):
-                path = Path(parent, name)
-                if name.startswith("."):
-                    continue
-                if name.endswith(".yaml") and path.is_file():
-                    yield path
-                elif name.endswith((".yml", ".YAML", ".YML")):
-                    reading.path = path.relative_to(folder).as_posix()
-                    sentence = "would not be read; name it `.yaml`"
-                    reading.report(Mark(1, 1), "FILE_NAMED_YAML", sentence)
-    access = folder / "access.yaml"
-    if access.is_file():
-        yield access
 
 
 def _entries(reading: Reading, text: bytes) -> YamlMapping:

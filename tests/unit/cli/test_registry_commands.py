@@ -190,7 +190,7 @@ def test_other_rules_cannot_be_accepted(rule: str, sentence: str) -> None:
 @pytest.mark.parametrize("command", ["plan", "apply"])
 def test_registry_with_errors_is_neither_planned_nor_applied(here: Path, command: str) -> None:
     """semantics 22: errors are 1, not 3."""
-    write(here, GROUPS.replace("Object", "Objekt"))
+    write(here, GROUPS.replace("Object", "Table"))
     outcome = run(command)
     assert outcome.exit_code == 1
     assert "GROUP_FEATURE_TYPE_KNOWN" in outcome.stdout

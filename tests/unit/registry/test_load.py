@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.registry import load
+from headrace.registry import files
 from headrace.registry.load import load_registry, load_texts
 from headrace.registry.model import Group, Principal, Service
 
@@ -296,6 +296,6 @@ def test_file_that_cannot_be_opened_is_a_finding(
 
 
 def test_number_of_files_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load, "FILES_MAX", 2)
+    monkeypatch.setattr(files, "FILES_MAX", 2)
     write(tmp_path, {f"features/{name}.yaml": GROUP for name in "abcd"})
     assert [f.rule for f in load_registry(tmp_path).findings] == ["FILE_COUNT_BOUNDED"]
