@@ -166,8 +166,9 @@ impl Column {
     }
 }
 
+/// The text behind any white space.
 #[inline]
-fn skip_space(mut bytes: &[u8]) -> &[u8] {
+pub(super) fn skip_space(mut bytes: &[u8]) -> &[u8] {
     while let [b' ' | b'\t' | b'\n' | b'\r', rest @ ..] = bytes {
         bytes = rest;
     }

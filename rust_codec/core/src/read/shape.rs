@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Limits;
-use super::columns::Column;
+use super::columns::{Column, skip_space};
 use super::plan::{Accept, Plan};
 use super::request::{DEADLINE_MAX_MS, KeyColumns, Request, Target};
 use memchr::memmem::Finder;
@@ -104,24 +104,41 @@ impl Shapes {
             self.old = std::mem::take(&mut self.young);
         }
         let bucket = self.young.buckets.entry(hash).or_default();
-        if bucket.len() < BUCKET_SHAPES_MAX {
+        // Equal hashes are chance or malice; the latest shape stays.
+        if bucket.len() >= BUCKET_SHAPES_MAX {
+            bucket.pop();
+        } else {
             self.young.count = self.young.count.saturating_add(1);
-            self.young.bytes = self.young.bytes.saturating_add(shape.weight());
-            bucket.push(shape);
         }
+        self.young.bytes = self.young.bytes.saturating_add(shape.weight());
+        bucket.push(shape);
     }
 }
 
 impl ShapeHash {
-    /// A hash of the literals that can be found without parsing: the text before the first key list
-    /// and after the last `]`, but for a deadline. None when the body has no key list.
+    /// A hash of the literals, as far as they can be told from key lists without parsing, but for a
+    /// deadline before the first or behind the last list. None when the body has no key list.
+    ///
+    /// Where this takes other text for a key list, or part of one for a literal, a plan is only
+    /// found less often: what decides is the comparison of [`Shape::matches`].
     #[must_use]
     pub fn of(&self, body: &[u8], accept: Accept) -> Option<u64> {
         let start = self.first_list(body)?;
-        let end = memchr::memrchr(b']', body)?;
-        let opening = self.hash_literal(body.get(..start)?);
-        let closing = self.hash_literal(body.get(end..)?);
-        Some(opening ^ closing.rotate_left(17) ^ u64::from(accept == Accept::Avro))
+        let (opening, mut rest) = body.split_at_checked(start)?;
+        let mut hash = mix(u64::from(accept == Accept::Avro), self.hash_literal(opening));
+        loop {
+            rest = skip_list(rest)?;
+            // A comma: another column of the same `keys`.
+            let next = match skip_space(rest).first() {
+                Some(b',') => memchr::memchr(b'[', rest),
+                _ => self.first_list(rest),
+            };
+            let Some(next) = next else { break };
+            let (literal, list) = rest.split_at_checked(next)?;
+            hash = mix(hash, xxhash_rust::xxh3::xxh3_64(literal));
+            rest = list;
+        }
+        Some(mix(hash, self.hash_literal(rest)))
     }
 
     /// Where the first key list opens, as far as that can be told without parsing.
@@ -180,6 +197,38 @@ pub fn columns<'r, 'a>(
     };
     let keys = reads.iter().map(|read| &read.keys).chain(service);
     keys.flat_map(|keys| &keys.columns)
+}
+
+/// The text behind a list of plain values; None when it does not end.
+fn skip_list(list: &[u8]) -> Option<&[u8]> {
+    let mut rest = list.strip_prefix(b"[")?;
+    loop {
+        let at = memchr::memchr3(b']', b'"', b'[', rest)?;
+        let (found, after) = rest.get(at..)?.split_first()?;
+        rest = match found {
+            b']' => return Some(after),
+            b'"' => skip_text(after)?,
+            _ => after,
+        };
+    }
+}
+
+/// The text behind a string whose quote was taken.
+fn skip_text(text: &[u8]) -> Option<&[u8]> {
+    let mut rest = text;
+    loop {
+        let at = memchr::memchr2(b'"', b'\\', rest)?;
+        let (found, after) = rest.get(at..)?.split_first()?;
+        rest = match found {
+            b'"' => return Some(after),
+            _ => after.get(1..)?,
+        };
+    }
+}
+
+/// Order matters: the same literals in another order are another shape.
+const fn mix(hash: u64, next: u64) -> u64 {
+    (hash ^ next).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29)
 }
 
 impl Half {

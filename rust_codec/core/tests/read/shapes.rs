@@ -44,6 +44,64 @@ fn requests_that_differ_only_behind_their_keys_are_told_apart() {
 }
 
 #[test]
+fn requests_that_differ_only_between_their_keys_are_all_remembered() {
+    let fixture = Fixture::new();
+    let groups = ["live::user-stats-v1", "live::rich-history"];
+    let (mut bodies, mut id) = (Vec::new(), 0);
+    for pattern in 0..64_usize {
+        let reads = (0..6).map(|bit| {
+            id += 1;
+            let group = groups[pattern >> bit & 1];
+            format!(r#"{{"feature_group":"{group}","keys":{{"user_id":[{id},{id}]}}}}"#)
+        });
+        bodies.push(format!(r#"{{"reads":[{}]}}"#, reads.collect::<Vec<_>>().join(",")));
+    }
+    for body in bodies.iter().chain(&bodies) {
+        assert_eq!(fixture.read(body).status(), 200);
+    }
+    assert_eq!((counter(&fixture, "plans/hit"), counter(&fixture, "plans/miss")), (64, 64));
+}
+
+#[test]
+fn texts_that_hold_brackets_and_quotes_are_found_again() {
+    let mut fixture = Fixture::new();
+    fixture.put_route("]", "a\"b", 5);
+    let body = |origin: &str, dest: &str| {
+        format!(
+            r#"{{"reads":[{{"feature_group":"live::route-stats-v1","keys":{{"origin":[{origin}],"dest":[{dest}]}}}},{{"feature_group":"live::user-stats-v1","keys":{{"user_id":[1]}}}}]}}"#
+        )
+    };
+    fixture.read(&body(r#""A""#, r#""B""#));
+    for (origin, dest) in [(r#""]""#, r#""[""#), (r#""],""#, r#""keys""#), (r#"" ""#, r#""}""#)] {
+        assert_eq!(fixture.read(&body(origin, dest)).status(), 200);
+    }
+    assert_eq!((counter(&fixture, "plans/hit"), counter(&fixture, "plans/miss")), (3, 1));
+    let answer = fixture.read(&body(r#""]""#, r#""a\"b""#)).json();
+    assert_eq!(answer["results"][0]["rows"][0][0], 5);
+}
+
+#[test]
+fn fields_named_keys_do_not_confuse() {
+    let document = crate::fixture::DOCUMENT.replace("\"gender\"", "\"keys\"");
+    let catalog = headrace_codec::catalog::Catalog::from_json(document.as_bytes()).unwrap();
+    let mut fixture = Fixture::new();
+    fixture.catalog = std::sync::Arc::new(catalog);
+    fixture.engine.install(std::sync::Arc::clone(&fixture.catalog));
+    fixture.put_user(1, &user("MALE", 3, None));
+    for reads in [
+        r#"{"feature_group":"live::user-stats-v1","fields":["keys","level"],"keys":{"user_id":[1]}}"#,
+        r#"{"keys":{"user_id":[1]},"fields":["keys","level"],"feature_group":"live::user-stats-v1"}"#,
+    ] {
+        let twice = format!(r#"{{"reads":[{reads},{reads}]}}"#);
+        for _ in 0..2 {
+            let answer = fixture.read(&twice).json();
+            assert_eq!(answer["results"][1]["rows"][0], serde_json::json!(["MALE", 3]));
+        }
+    }
+    assert_eq!((counter(&fixture, "plans/hit"), counter(&fixture, "plans/miss")), (2, 2));
+}
+
+#[test]
 fn json_and_avro_plans_are_told_apart() {
     let fixture = Fixture::new();
     let body = br#"{"reads":[{"feature_group":"live::user-stats-v1","keys":{"user_id":[1]}}]}"#;
