@@ -39,9 +39,12 @@ def read_files(folder: Path, reading: Reading) -> dict[str, bytes]:
 def _paths(folder: Path, reading: Reading) -> Iterator[Path]:
     for part in ("features", "services"):
         for parent, folders, names in os.walk(folder / part):
-            folders.sort()
+            # Editors keep swap files beside, Kubernetes keeps a mount's versions in `..2026…`.
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in sorted(names):
                 path = Path(parent, name)
+                if name.startswith("."):
+                    continue
                 if name.endswith(".yaml") and path.is_file():
                     yield path
                 elif name.endswith((".yml", ".YAML", ".YML")):
