@@ -3,6 +3,7 @@
 //! Whether a block is still good (oldest + ttl, the tier's own ttl) is the caller's decision.
 
 use crate::catalog::Group;
+use crate::cell::Cell;
 use crate::cursor::Cursor;
 use crate::error::{Error, Kind, Result};
 use crate::fold::{self, Folded, Upgraded};
@@ -58,6 +59,12 @@ pub struct Event<'a> {
     pub fingerprint: u64,
     /// Avro body.
     pub body: &'a [u8],
+}
+
+impl<'a> From<Cell<'a>> for Event<'a> {
+    fn from(cell: Cell<'a>) -> Self {
+        Self { event_time_ms: cell.event_time_ms(), fingerprint: cell.fingerprint, body: cell.body }
+    }
 }
 
 impl<'a> ObjectBlock<'a> {

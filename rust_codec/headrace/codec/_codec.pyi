@@ -68,6 +68,8 @@ class Catalog:
         """Event time in ms and the value fields of one History event, as Python values."""
     def decode_block(self, group: str, block: bytes) -> FoldedRecord:
         """Open a cache block (checks layout, CRC and schema); raises DecodeError."""
+    def history_block(self, key: bytes, cells: Sequence[bytes]) -> bytes:
+        """The cache block of a History's events for these key bytes; cells are given newest first."""
     def transcode(
         self,
         group: str,

@@ -115,6 +115,17 @@ impl Catalog {
         record::decode_block(py, &self.core, group, block)
     }
 
+    /// The cache block of a History's events, given as cells, newest first.
+    #[expect(clippy::needless_pass_by_value, clippy::unused_self, reason = "pyo3; no static")]
+    fn history_block<'py>(
+        &self,
+        py: Python<'py>,
+        key: &[u8],
+        cells: Vec<Bound<'py, PyBytes>>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        record::history_block(py, key, &cells)
+    }
+
     /// JSON array of the rows of whole-record cells; raises `DecodeError`.
     #[pyo3(signature = (group, cells, fields, *, layout))]
     #[expect(clippy::needless_pass_by_value, reason = "arguments arrive as owned values")]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use headrace_codec::block::{self, Block};
+use headrace_codec::block::{self, Block, Event};
 use headrace_codec::catalog::{Catalog, Group};
 use headrace_codec::cell::Cell;
 use headrace_codec::decode::{Sink, decode};
@@ -138,6 +138,18 @@ pub(crate) fn decode_block(
         schema: Arc::clone(found.current()),
         body,
     }))
+}
+
+/// `Catalog.history_block`
+pub(crate) fn history_block<'py>(
+    py: Python<'py>,
+    key: &[u8],
+    cells: &[Bound<'py, PyBytes>],
+) -> PyResult<Bound<'py, PyBytes>> {
+    let opened = cells.iter().map(|cell| Cell::open(cell.as_bytes()).map(Event::from));
+    let events: Result<Vec<Event<'_>>, Error> = opened.collect();
+    let sealed = events.and_then(|events| block::seal_history(key_digest(key), events));
+    Ok(PyBytes::new(py, &sealed.map_err(|failure| error::decode(py, &failure))?))
 }
 
 /// `Catalog.transcode`
