@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from headrace.codec import Catalog, ReadEngine, StaleCatalog
 from headrace.gateway.app import Ports, create_app
 from headrace.gateway.catalog_in_force import CatalogInForce
-from headrace.gateway.lane import Lane
+from headrace.gateway.lane_state import Lane
 from headrace.gateway.limits import Limits
 from headrace.gateway.ports import Appended, Reads, RowInspector
 from headrace.gateway.serve import GatewayServer, listen

@@ -17,7 +17,7 @@ from headrace.gateway.commands import CommandIntake
 from headrace.gateway.edge import REQUEST_ID_KEY, Edge
 from headrace.gateway.errors import PROBLEM_TYPE, refusal_of
 from headrace.gateway.explain import Explainer
-from headrace.gateway.lane import Lane
+from headrace.gateway.lane_state import Lane
 from headrace.gateway.limits import Limits
 from headrace.gateway.negotiation import RequestIds
 from headrace.gateway.ports import Clock, CommandAppender, Reads, RowInspector

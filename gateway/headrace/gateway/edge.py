@@ -22,7 +22,7 @@ from headrace.gateway.errors import (
     RefusedCaller,
     refusal_of,
 )
-from headrace.gateway.lane import Lane
+from headrace.gateway.lane_state import Lane
 from headrace.gateway.negotiation import kept_request_id
 
 REQUEST_ID_KEY = "request_id"

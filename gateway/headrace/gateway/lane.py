@@ -26,12 +26,10 @@ from uvicorn.server import ServerState
 
 from headrace.codec import StaleCatalog
 from headrace.gateway.errors import problem
-from headrace.gateway.limits import Limits
-from headrace.gateway.negotiation import RequestIds, accepted, is_json, kept_request_id
+from headrace.gateway.lane_state import Lane
+from headrace.gateway.negotiation import accepted, is_json, kept_request_id
 from headrace.gateway.ports import ACCEPT_JSON
-from headrace.gateway.read_path import ReadPath
 from headrace.gateway.responses import problem_response
-from headrace.gateway.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +44,6 @@ ENDED = 4  # nothing more: whatever still comes is thrown away
 
 HEAD_END = b"\r\n\r\n"
 READ_START = b"POST /v1/read HTTP/1.1\r\n"
-
-KNOWN_HEADS_MAX = 4096
-KNOWN_HEAD_BYTES_MAX = 1024
-"""Bounds of the memory of heads: a caller has one head per body length."""
 
 UNUSUAL = frozenset(
     {b"forwarded", b"expect", b"upgrade", b"content-encoding", b"transfer-encoding", b"trailer"}
@@ -81,67 +75,6 @@ def uvicorn_members() -> dict[str, tuple[str, ...]]:
         ),
         "ServerState()": ("total_requests",),
     }  # fmt: skip
-
-
-class Lane:
-    """What the connections of one process share: the read path, limits, counts and the timer."""
-
-    def __init__(
-        self, reads: ReadPath, limits: Limits, telemetry: Telemetry, request_ids: RequestIds
-    ) -> None:
-        self.reads = reads
-        self.limits = limits
-        self.telemetry = telemetry
-        self.request_ids = request_ids
-        self.draining = False
-        """Every answer ends its connection, and the process is not ready."""
-        self.sweep = 0
-        """Number of sweeps so far: the clock of all time limits."""
-        self.held_bytes = 0
-        """Unfinished bodies and unread answers of all connections."""
-        self.connections: set[LaneProtocol] = set()
-        self.known_heads: dict[bytes, tuple[int, int]] = {}
-        """Content length and answer form of heads that were parsed, checked and taken before.
-
-        Callers repeat their heads byte for byte; equal bytes mean the same again.
-        """
-        self._timer: asyncio.TimerHandle | None = None
-
-    @property
-    def overloaded(self) -> bool:
-        return self.held_bytes > self.limits.held_bytes_max
-
-    @property
-    def quiet(self) -> bool:
-        """Whether no caller was seen lately; while draining each answer ends its connection."""
-        return all(connection.quiet for connection in self.connections)
-
-    def learn(self, head: bytes, content_length: int, accept: int) -> None:
-        """Remember a head that the lane took; it has no request id, so that it can come again."""
-        if len(head) <= KNOWN_HEAD_BYTES_MAX:
-            if len(self.known_heads) >= KNOWN_HEADS_MAX:
-                self.known_heads.clear()
-            self.known_heads[head] = content_length, accept
-
-    def enter(self, connection: LaneProtocol) -> None:
-        """Count a new connection; the timer runs while there is one."""
-        self.connections.add(connection)
-        if self._timer is None:
-            self._arm(connection.loop)
-
-    def leave(self, connection: LaneProtocol) -> None:
-        self.connections.discard(connection)
-
-    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = loop.call_later(self.limits.sweep_seconds, self._sweep, loop)
-
-    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = None
-        self.sweep += 1
-        for connection in tuple(self.connections):
-            connection.keep_time(self.sweep)
-        if self.connections:
-            self._arm(loop)
 
 
 class LaneProtocol(HttpToolsProtocol):

@@ -22,7 +22,7 @@ from headrace.gateway.errors import (
     UnsupportedMediaType,
 )
 from headrace.gateway.explain import Explainer, known_group
-from headrace.gateway.lane import Lane
+from headrace.gateway.lane_state import Lane
 from headrace.gateway.negotiation import OFFERS, accepted, is_json
 from headrace.gateway.openapi import (
     EVERY_ANSWER,

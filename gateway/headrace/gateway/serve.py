@@ -20,7 +20,8 @@ import uvicorn
 from litestar import Litestar
 
 from headrace.gateway.errors import GatewayError
-from headrace.gateway.lane import Lane, LaneProtocol
+from headrace.gateway.lane import LaneProtocol
+from headrace.gateway.lane_state import Lane
 
 STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 QUIET_POLL_SECONDS = 0.05

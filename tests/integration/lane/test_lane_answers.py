@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 from running_gateway import NOW_MS, Running, document, get, post, publish, running, until
 
-from headrace.gateway import lane
+from headrace.gateway import lane_state
 from headrace.registry.catalog import encode_document
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -356,14 +356,14 @@ async def test_heads_with_a_request_id_are_not_remembered() -> None:
 
 
 async def test_the_memory_of_heads_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lane, "KNOWN_HEADS_MAX", 8)
+    monkeypatch.setattr(lane_state, "KNOWN_HEADS_MAX", 8)
     async with running() as gateway:
         connection = await gateway.connect()
         for number in range(20):
             await connection.exchange(post(b"{}", f"padding: {number}"))
         assert 0 < len(gateway.lane.known_heads) <= 8
-        await connection.exchange(post(b"{}", "padding: " + "x" * lane.KNOWN_HEAD_BYTES_MAX))
-        assert max(map(len, gateway.lane.known_heads)) <= lane.KNOWN_HEAD_BYTES_MAX
+        await connection.exchange(post(b"{}", "padding: " + "x" * lane_state.KNOWN_HEAD_BYTES_MAX))
+        assert max(map(len, gateway.lane.known_heads)) <= lane_state.KNOWN_HEAD_BYTES_MAX
 
 
 async def test_a_known_head_does_not_outlive_the_drain() -> None:

@@ -8,7 +8,7 @@ import socket
 import pytest
 from running_gateway import Connection, Running, get, limits, post, running, until
 
-from headrace.gateway.lane import Lane
+from headrace.gateway.lane_state import Lane
 
 SWEEP_BY_HAND = 3_600.0
 """A sweep period that never ends within a test: tests sweep themselves, so no clock decides."""

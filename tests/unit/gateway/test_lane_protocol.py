@@ -18,6 +18,7 @@ async def test_the_installed_uvicorn_has_every_member_the_lane_relies_on() -> No
         connection = await gateway.connect()
         await connection.exchange(b"GET /livez HTTP/1.1\r\nhost: g\r\n\r\n")
         protocol = next(iter(gateway.lane.connections))
+        assert isinstance(protocol, LaneProtocol)
         owners: dict[str, object] = {
             "HttpToolsProtocol": httptools_impl.HttpToolsProtocol,
             "HttpToolsProtocol()": protocol,
