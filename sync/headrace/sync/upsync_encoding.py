@@ -1,34 +1,40 @@
-"""Rows of the offline store as bulk commands."""
+"""Rows of the offline store as bulk commands: encoded column by column, with no object a value."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from typing import cast
 
-import msgspec
+import pyarrow as pa
 
-from headrace.codec import Catalog
+from headrace.codec import Catalog, encode_columns
 from headrace.registry.catalog import Group
 from headrace.sync.offline.types import EVENT_TIME, Rows
+from headrace.sync.upsync import Encode
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+def command_encoder(catalog: Catalog) -> Encode:
+    """Encode under one generation: (partition key, command bytes), one a row and in their order.
 
-def command_encoder(catalog: Catalog) -> Callable[[Group, Rows], list[tuple[bytes, bytes]]]:
-    """Encode under one generation: (partition key, command bytes), one a row."""
+    Rows of an Object become UPDATEs that name every field, rows of a History APPENDs. What it
+    returns raises `EncodeError`, whose path names the column and the row.
+    """
 
     def encode(group: Group, rows: Rows) -> list[tuple[bytes, bytes]]:
-        return [_command(catalog, group, row) for row in rows.to_pylist()]
+        return encode_columns(
+            catalog,
+            group.name,
+            _stream(rows),
+            method="APPEND" if group.feature_type == "History" else "UPDATE",
+            event_time_column=EVENT_TIME,
+        )
 
     return encode
 
 
-def _command(catalog: Catalog, group: Group, row: dict[str, object]) -> tuple[bytes, bytes]:
-    keys = {key.name: row[key.name] for key in group.keys}
-    event_time = cast("datetime", row[EVENT_TIME])
-    values: dict[str, object] = {field.name: row[field.name] for field in group.fields}
-    values["_last_updated_at_ms"] = (event_time - _EPOCH) // timedelta(milliseconds=1)
-    method = "APPEND" if group.feature_type == "History" else "UPDATE"
-    command = {"feature_name": group.name, "method": method, "keys": keys, "values": values}
-    return catalog.encode_key(group.name, keys), msgspec.json.encode(command)
+def _stream(rows: Rows) -> bytes:
+    """The rows as an Arrow IPC stream."""
+    table = cast("pa.Table", rows)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
