@@ -6,8 +6,9 @@ from typing import cast
 
 import pyarrow as pa
 
-from headrace.codec import Catalog, encode_columns
+from headrace.codec import Catalog, EncodeError, encode_columns
 from headrace.registry.catalog import Group
+from headrace.sync.errors import OfflineSchemaMismatch
 from headrace.sync.offline.types import EVENT_TIME, Rows
 from headrace.sync.upsync import Encode
 
@@ -16,17 +17,24 @@ def command_encoder(catalog: Catalog) -> Encode:
     """Encode under one generation: (partition key, command bytes), one a row and in their order.
 
     Rows of an Object become UPDATEs that name every field, rows of a History APPENDs. What it
-    returns raises `EncodeError`, whose path names the column and the row.
+    returns raises `OfflineSchemaMismatch` for a row that no command can hold, such as a NaN.
     """
 
     def encode(group: Group, rows: Rows) -> list[tuple[bytes, bytes]]:
-        return encode_columns(
-            catalog,
-            group.name,
-            _stream(rows),
-            method="APPEND" if group.feature_type == "History" else "UPDATE",
-            event_time_column=EVENT_TIME,
-        )
+        try:
+            return encode_columns(
+                catalog,
+                group.name,
+                _stream(rows),
+                method="APPEND" if group.feature_type == "History" else "UPDATE",
+                event_time_column=EVENT_TIME,
+            )
+        except EncodeError as error:
+            column, _, row = error.path.partition(".")
+            place = f" (column `{column}`, row {row} of this chunk)" if row else ""
+            raise OfflineSchemaMismatch(
+                f"`{group.name}` cannot be sent: {error}{place}; mend it in the SQL that makes it"
+            ) from error
 
     return encode
 
