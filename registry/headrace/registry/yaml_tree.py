@@ -82,8 +82,8 @@ AMBIGUOUS: Final = Ambiguous()
 
 # Everything but printable characters that look like what they are: right-to-left controls reorder
 # what a reviewer sees, zero-width characters make two equal-looking names differ, and U+0085,
-# U+2028 and U+2029 end a line for some YAML readers only.
-_HIDDEN = re.compile("[\u0085\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+# U+2028, U+2029 and a CR without LF end a line for some readers only.
+_HIDDEN = re.compile("\r(?!\n)|[\u0085\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})\Z")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,39})(?:\.[0-9]{1,40})?(?:[eE][-+]?[0-9]{1,3})?\Z")
 _WORDS = {"true": True, "false": False, "null": None}
@@ -185,7 +185,7 @@ def _refuse_bytes(text: bytes) -> YamlProblem | None:
     if tab >= 0:
         sentence = "tab character; indent with spaces, and write `\\t` inside double quotes"
         return YamlProblem(_mark_at(decoded[:tab]), "FILE_NO_TABS", sentence)
-    if not decoded.isascii():
+    if "\r" in decoded or not decoded.isascii():
         hidden = _HIDDEN.search(decoded)
         if hidden is not None:
             sentence = f"hidden character U+{ord(hidden[0]):04X}; remove it"

@@ -134,3 +134,7 @@ def test_plain_values_report_what_is_ambiguous() -> None:
 )
 def test_shown_text_is_short_and_printable(text: str, expected: str) -> None:
     assert shown(text) == expected
+
+
+def test_line_ends_of_windows_are_read_alike() -> None:
+    assert root_of("a: 1\r\nb: [2,\r\n  3]\r\n") == root_of("a: 1\nb: [2,\n  3]\n")
