@@ -138,8 +138,12 @@ mod tests {
 
     fn noted(whole: Status, defaulted: &[usize], not_finite: &[usize]) -> (Status, Vec<Entry>) {
         let mut fields = RowStatus::default();
-        defaulted.iter().for_each(|position| fields.defaulted.insert(*position));
-        not_finite.iter().for_each(|position| fields.not_finite.insert(*position));
+        for position in defaulted {
+            fields.defaulted.insert(*position);
+        }
+        for position in not_finite {
+            fields.not_finite.insert(*position);
+        }
         let mut statuses = Statuses::default();
         let worst = statuses.note(5, whole, &fields, 3);
         (worst, statuses.entries)
@@ -148,7 +152,9 @@ mod tests {
     fn entry(status: Status, fields: Option<&[usize]>) -> Entry {
         let fields = fields.map(|positions| {
             let mut set = FieldSet::default();
-            positions.iter().for_each(|position| set.insert(*position));
+            for position in positions {
+                set.insert(*position);
+            }
             set
         });
         Entry { row: 5, status, fields }
