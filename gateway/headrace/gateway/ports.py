@@ -74,6 +74,28 @@ class RowInspector(Protocol):
         ...
 
 
+class Cells(msgspec.Struct, frozen=True):
+    """The cells of one row: (field id, cell), 0 for a record or an event; empty for no row."""
+
+    cells: list[tuple[int, bytes]]
+
+
+class Unreachable(msgspec.Struct, frozen=True):
+    """Why a row could not be read. It is never a missing row."""
+
+    reason: str
+
+
+class RowReader(Protocol):
+    """Rows of a networked online store, as cells that the codec folds."""
+
+    async def fetch(
+        self, catalog: Catalog, wanted: Sequence[tuple[bytes, int | None]], *, limit_ms: int
+    ) -> list[Cells | Unreachable]:
+        """One outcome per wanted (key, events); `events` is None for an Object. Never raises."""
+        ...
+
+
 class Appended(msgspec.Struct, frozen=True):
     """Where one accepted command stands on the log."""
 

@@ -216,8 +216,8 @@ class CachedReads:
     def __new__(cls, engine: ReadEngine, placement: Placement) -> CachedReads: ...
     def node_up(self, node: int) -> None:
         """A new connection to a node is ready; before, its rows go to the store."""
-    def waiting_for(self, node: int) -> int:
-        """Requests and commands that wait for a node."""
+    def progress(self, node: int) -> tuple[int, int]:
+        """Replies that came from a node since it was up, and those that it still owes."""
     def submit(
         self,
         body: bytes,

@@ -33,9 +33,9 @@ impl CachedReads {
         lock(&self.inner).node_up(node);
     }
 
-    /// Requests and commands that wait for a node.
-    fn waiting_for(&self, node: usize) -> usize {
-        lock(&self.inner).waiting_for(node)
+    /// Replies that came from a node since it was up, and those that it still owes.
+    fn progress(&self, node: usize) -> (u64, usize) {
+        lock(&self.inner).progress(node)
     }
 
     /// Start a request: its response when it is wrong, a `PendingRead` when no cache node can say

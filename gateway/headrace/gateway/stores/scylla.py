@@ -10,26 +10,14 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 from acsylla.errors import CassException
 
 from headrace.codec import Catalog
+from headrace.gateway.ports import Cells, Unreachable
 from headrace.registry.cql import CATALOG, RowStatements
 
 READS_IN_FLIGHT_MAX = 256
 LIVE = "live"
-
-
-class Cells(msgspec.Struct, frozen=True):
-    """The cells of one row: (field id, cell), 0 for a record or an event; empty for no row."""
-
-    cells: list[tuple[int, bytes]]
-
-
-class Unreachable(msgspec.Struct, frozen=True):
-    """Why a row could not be read."""
-
-    reason: str
 
 
 class ScyllaCatalogReader:

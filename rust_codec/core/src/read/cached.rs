@@ -79,6 +79,8 @@ struct Node {
     buffer: Vec<u8>,
     scan: ReplyScan,
     queue: VecDeque<Expected>,
+    /// Replies that came since the connection was ready.
+    answered: u64,
 }
 
 #[derive(Debug)]
@@ -121,10 +123,10 @@ impl CachedReads {
         }
     }
 
-    /// Requests and commands that wait for a node.
+    /// Replies that came from a node since its connection was ready, and those that it still owes.
     #[must_use]
-    pub fn waiting_for(&self, node: usize) -> usize {
-        self.nodes.get(node).map_or(0, |node| node.queue.len())
+    pub fn progress(&self, node: usize) -> (u64, usize) {
+        self.nodes.get(node).map_or((0, 0), |node| (node.answered, node.queue.len()))
     }
 
     /// Starts a request. Done at once when it is wrong (the finished refusal) or when no node has
@@ -258,7 +260,10 @@ impl CachedReads {
         deliver: &mut impl FnMut(&[u8]) -> T,
         done: &mut Vec<Done<T>>,
     ) {
-        let expected = self.nodes.get_mut(node).and_then(|node| node.queue.pop_front());
+        let expected = self.nodes.get_mut(node).and_then(|node| {
+            node.answered = node.answered.saturating_add(1);
+            node.queue.pop_front()
+        });
         match expected {
             None => {}
             Some(Expected::Command(token)) => {

@@ -1,0 +1,228 @@
+"""Reads over a networked store with an optional cache in front: what the lane calls.
+
+Most requests never leave `CachedReads`: submitted, answered by a node's reply. What is missed gets
+one task, which reads the rest from the store within the request's deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+
+from headrace.codec import (
+    CachedReads,
+    Catalog,
+    PendingRead,
+    Placement,
+    ReadEngine,
+    StaleCatalog,
+)
+from headrace.gateway.cached.flights import Asked, Block, Flight, Flights
+from headrace.gateway.cached.link import Links, Outcome
+from headrace.gateway.catalog_in_force import CatalogInForce
+from headrace.gateway.ports import Cells, Clock, RowReader
+from headrace.registry.cache_url import CacheUrl
+
+logger = logging.getLogger(__name__)
+
+UNCACHED_NODE = "none"
+KEYS_UNDER_WAY_MAX = 20_000
+"""Beyond this many keys being read, further misses are told that the store cannot be reached."""
+JITTER = 0.1
+ROUNDS_MAX = 3
+
+Deliver = Callable[[bytes], None]
+
+
+class Asking(msgspec.Struct):
+    """One request, kept until it is delivered."""
+
+    body: bytes
+    accept: int
+    request_id: bytes
+    keep_alive: bool
+    deliver: Deliver
+    due_s: float
+    reloaded: bool = False
+
+
+class StoreReads:
+    """`start` answers a request now or later; one instance a process."""
+
+    def __init__(
+        self,
+        engine: ReadEngine,
+        in_force: CatalogInForce,
+        rows: RowReader,
+        cache: CacheUrl | None,
+        clock: Clock,
+        *,
+        default_deadline_ms: int,
+    ) -> None:
+        names = [node.name for node in cache.nodes] if cache else [UNCACHED_NODE]
+        placement = Placement(names, epoch=cache.epoch if cache else 1)
+        self._in_force = in_force
+        self._clock = clock
+        self._default_deadline_ms = default_deadline_ms
+        self._reads = CachedReads(engine, placement)
+        self._links = Links(self._reads, cache, self._deliver, clock) if cache else None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._flights = Flights(rows, self._links, placement, self._spawn)
+        self._asking: dict[int, Asking] = {}
+        self._token = 0
+        self._loop = asyncio.get_running_loop()
+
+    def open(self) -> None:
+        """Begin to connect the cache."""
+        if self._links is not None:
+            self._links.start()
+
+    async def close(self) -> None:
+        """Leave the cache and end what is under way."""
+        if self._links is not None:
+            await self._links.stop()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def start(
+        self, body: bytes, accept: int, request_id: bytes, *, keep_alive: bool, deliver: Deliver
+    ) -> bytes | None:
+        """The response, or None when `deliver` is called with it later, exactly once."""
+        due_s = self._loop.time() + self._default_deadline_ms / 1000
+        return self._start(Asking(body, accept, request_id, keep_alive, deliver, due_s))
+
+    def counters(self) -> dict[str, int]:
+        """Totals since start, and how much is under way."""
+        counters = {f"cache_{name}": total for name, total in self._reads.counters().items()}
+        counters |= msgspec.structs.asdict(self._flights.counters)
+        counters["keys_under_way"] = self._flights.under_way
+        if self._links is not None:
+            counters["cache_nodes_up"] = sum(link.up for link in self._links.nodes)
+            counters["breaker_opened"] = sum(link.opened for link in self._links.nodes)
+        return counters
+
+    @property
+    def nodes_down(self) -> list[str]:
+        """Cache nodes that are left for now."""
+        links = self._links.nodes if self._links is not None else []
+        return [link.node.name for link in links if not link.up]
+
+    def _start(self, asking: Asking) -> bytes | None:
+        self._token += 1
+        token = self._token
+        outcome = self._reads.submit(
+            asking.body,
+            token=token,
+            accept=asking.accept,
+            now_ms=self._clock(),
+            request_id=asking.request_id,
+            keep_alive=asking.keep_alive,
+            reloaded=asking.reloaded,
+        )
+        if outcome is None:
+            self._asking[token] = asking
+            if self._links is not None:
+                self._links.flush_soon()
+            return None
+        if isinstance(outcome, bytes):
+            return outcome
+        self._miss(asking, outcome)
+        return None
+
+    def _deliver(self, token: int, outcome: Outcome) -> None:
+        asking = self._asking.pop(token)
+        if isinstance(outcome, bytes):
+            asking.deliver(outcome)
+        elif isinstance(outcome, PendingRead):
+            self._miss(asking, outcome)
+        else:
+            self._spawn(self._reload(asking))
+
+    def _miss(self, asking: Asking, pending: PendingRead) -> None:
+        if self._flights.under_way > KEYS_UNDER_WAY_MAX:
+            self._loop.call_soon(asking.deliver, pending.finish())
+        else:
+            self._spawn(self._finish(asking, pending))
+
+    async def _finish(self, asking: Asking, pending: PendingRead) -> None:
+        """Read what is missing until the deadline, then answer with what there is."""
+        if pending.deadline_ms is not None:
+            spare_s = (pending.deadline_ms - self._default_deadline_ms) / 1000
+            asking.due_s += spare_s
+        stale = False
+        try:
+            async with asyncio.timeout_at(asking.due_s):
+                await self._read_missing(pending, self._in_force.catalog, asking.due_s)
+        except TimeoutError:
+            pass  # Rows still wanted are UNAVAILABLE: past the deadline (semantics 11).
+        except StaleCatalog:
+            stale = True
+        finally:
+            # Whatever went wrong, the caller gets an answer.
+            if not stale:
+                asking.deliver(pending.finish())
+        if stale:
+            await self._reload(asking)
+
+    async def _reload(self, asking: Asking) -> None:
+        """A row of a newer catalog: load that one once and start again (semantics 20)."""
+        await self._in_force.refresh()
+        asking.reloaded = True
+        response = self._start(asking)
+        if response is not None:
+            asking.deliver(response)
+
+    async def _read_missing(self, pending: PendingRead, catalog: Catalog, due_s: float) -> None:
+        for _ in range(ROUNDS_MAX):
+            wanted = pending.wanted()
+            if not wanted:
+                return
+            asked = [Asked(key, events, ttl > 0) for _, key, events, ttl in wanted]
+            limit_ms = max(1, int((due_s - self._loop.time()) * 1000))
+            boarded = self._flights.board(catalog, asked, limit_ms=limit_ms)
+            try:
+                for (slot, *_), (flight, late) in zip(wanted, boarded, strict=True):
+                    await self._take(pending, slot, flight, late=late)
+            finally:
+                for flight, late in boarded:
+                    self._flights.leave(flight, late=late)
+
+    async def _take(self, pending: PendingRead, slot: int, flight: Flight, *, late: bool) -> None:
+        """Put a flight's outcome into the request; what cannot be trusted stays wanted."""
+        outcome = await asyncio.shield(flight.outcome)
+        if isinstance(outcome, Block):
+            pending.take_block(slot, outcome.block, self._clock())
+            return
+        if not isinstance(outcome, Cells):
+            pending.take_unavailable(slot)
+            return
+        if late and not await asyncio.shield(flight.confirmed):
+            return
+        fill = pending.take_cells(slot, outcome.cells, self._clock())
+        if fill is None:
+            return
+        block, ttl_ms = fill
+        if flight.contested:
+            await self._flights.observe(flight.asked.key, block)
+        self._flights.offer(flight, block, _jittered(ttl_ms))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("a read failed", exc_info=task.exception())
+
+
+def _jittered(ttl_ms: int) -> int:
+    """±10 %, so that keys filled together do not expire together."""
+    return int(ttl_ms * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311 - no secret

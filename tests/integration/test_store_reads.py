@@ -1,0 +1,209 @@
+"""Reads through a real cache to a real store: misses, leases, fills, flights, invalidation."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, Sequence
+
+import pytest
+from store_reads import PLAYS, Gateway, Store, command, now_ms, open_gateway, open_store, until
+
+from headrace.codec import Catalog
+from headrace.gateway.ports import Cells, Unreachable
+from headrace.gateway.stores.scylla import ScyllaRows
+from headrace.loadtest.servers import Server
+from headrace.registry.cache_url import CacheUrl
+from headrace.sync.stores.redis import RedisInvalidator
+
+
+@pytest.fixture
+async def store(cassandra_server: Server) -> AsyncGenerator[Store]:
+    async with open_store(cassandra_server) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def cache(valkey_server: Server, store: Store) -> AsyncGenerator[CacheUrl]:
+    epoch = uuid.uuid4().int % 2**31
+    url = CacheUrl.parse(f"redis://{valkey_server.host}:{valkey_server.port}/0?epoch={epoch}")
+    store.invalidator = RedisInvalidator(url)
+    yield url
+    await store.invalidator.close()
+
+
+@pytest.fixture
+async def gateway(store: Store, cache: CacheUrl) -> AsyncGenerator[Gateway]:
+    async with open_gateway(store, cache) as opened:
+        yield opened
+
+
+async def settled(gateway: Gateway) -> None:
+    """Wait until no key is being read and no fill is on its way."""
+    await until(lambda: gateway.reads.counters()["keys_under_way"] == 0)
+
+
+async def test_a_miss_is_read_from_the_store_and_then_answered_by_the_cache(
+    store: Store, gateway: Gateway
+) -> None:
+    await store.write(command(1, level=10, name="a"), command(2, level=20, name="b"))
+    assert await gateway.rows(1, 2, 1) == [[10, "a"], [20, "b"], [10, "a"]]
+    await settled(gateway)
+    before = gateway.reads.counters()
+    assert await gateway.rows(1, 2, 1) == [[10, "a"], [20, "b"], [10, "a"]]
+    after = gateway.reads.counters()
+    assert after["store_reads"] == before["store_reads"] == 2
+    assert after["cache_hits"] - before["cache_hits"] == 3
+
+
+async def test_an_absent_row_is_cached_too(gateway: Gateway) -> None:
+    for _ in range(3):
+        assert await gateway.statuses(404) == ["MISSING"]
+        await settled(gateway)
+    assert gateway.reads.counters()["store_reads"] == 1
+
+
+async def test_a_write_is_seen_by_the_next_read(store: Store, gateway: Gateway) -> None:
+    for level in range(5):
+        await store.write(command(1, level=level, name="x"))
+        assert await gateway.rows(1) == [[level, "x"]]
+        await settled(gateway)
+
+
+async def test_partial_updates_are_merged_by_event_time(store: Store, gateway: Gateway) -> None:
+    now = now_ms()
+    await store.write(command(1, at_ms=now, name="new"), command(1, at_ms=now - 5, level=3))
+    await store.write(command(1, at_ms=now - 9, name="old"))
+    assert await gateway.rows(1) == [[3, "new"]]
+
+
+async def test_a_delete_empties_the_row(store: Store, gateway: Gateway) -> None:
+    await store.write(command(1, level=1, name="x"))
+    await gateway.rows(1)
+    await settled(gateway)
+    await store.write(command(1, method="DELETE"))
+    assert await gateway.statuses(1) == ["MISSING"]
+
+
+async def test_a_history_comes_newest_first_from_store_and_cache(
+    store: Store, gateway: Gateway
+) -> None:
+    now = now_ms()
+    events = [
+        command(1, group=PLAYS, method="APPEND", at_ms=now - age, level=age, name="p")
+        for age in (30, 10, 20, 0, 40, 50)
+    ]
+    await store.write(*events)
+    expected = [[[now - age, age, "p"] for age in (0, 10, 20, 30, 40)]]
+    assert await gateway.rows(1, group=PLAYS) == expected
+    await settled(gateway)
+    assert await gateway.rows(1, group=PLAYS) == expected
+    assert gateway.reads.counters()["store_reads"] == 1
+
+
+class HeldRows:
+    """The store's rows, held back until released; counts what was asked."""
+
+    def __init__(self, rows: ScyllaRows) -> None:
+        self._rows = rows
+        self.released = asyncio.Event()
+        self.asked = 0
+        self.begun = asyncio.Event()
+
+    async def fetch(
+        self, catalog: Catalog, wanted: Sequence[tuple[bytes, int | None]], *, limit_ms: int
+    ) -> list[Cells | Unreachable]:
+        self.asked += len(wanted)
+        outcome = await self._rows.fetch(catalog, wanted, limit_ms=limit_ms)
+        self.begun.set()
+        await self.released.wait()
+        return outcome
+
+
+@pytest.fixture
+def held(store: Store) -> HeldRows:
+    return HeldRows(ScyllaRows(store.engine.session, store.engine.url.keyspace))
+
+
+async def test_five_hundred_misses_of_one_key_make_one_store_read(
+    store: Store, cache: CacheUrl, held: HeldRows
+) -> None:
+    await store.write(command(1, level=1, name="hot"))
+    held.released.set()
+    async with open_gateway(store, cache, rows=held) as gateway:
+        answers = await asyncio.gather(*(gateway.rows(1) for _ in range(500)))
+    assert answers == [[[1, "hot"]]] * 500
+    assert held.asked == 1
+
+
+async def test_a_value_read_before_a_write_never_fills_the_cache_after_it(
+    store: Store, cache: CacheUrl, held: HeldRows
+) -> None:
+    await store.write(command(1, level=1, name="old"))
+    async with open_gateway(store, cache, rows=held) as gateway:
+        slow = asyncio.create_task(gateway.rows(1))
+        await held.begun.wait()
+        await store.write(command(1, level=2, name="new"))
+        held.released.set()
+        assert await slow == [[1, "old"]]  # It began before the write.
+        await settled(gateway)
+        assert gateway.reads.counters()["fills_refused"] == 1
+        assert await gateway.rows(1) == [[2, "new"]]
+
+
+async def test_who_comes_after_a_write_does_not_take_an_older_read(
+    store: Store, cache: CacheUrl, held: HeldRows
+) -> None:
+    await store.write(command(1, level=1, name="old"))
+    async with open_gateway(store, cache, rows=held) as gateway:
+        slow = asyncio.create_task(gateway.rows(1))
+        await held.begun.wait()
+        await store.write(command(1, level=2, name="new"))
+        late = asyncio.create_task(gateway.rows(1))
+        await until(lambda: gateway.reads.counters()["joined"] == 1)
+        held.released.set()
+        assert await late == [[2, "new"]]
+        await slow
+
+
+async def test_a_reader_without_the_lease_keeps_an_older_value_from_filling(
+    store: Store, cache: CacheUrl, held: HeldRows
+) -> None:
+    """What one reader has seen, no later read of any gateway goes behind (semantics 19)."""
+    await store.write(command(1, level=1, name="old"))
+    async with open_gateway(store, cache, rows=held) as slow, open_gateway(store, cache) as quick:
+        holder = asyncio.create_task(slow.rows(1))
+        await held.begun.wait()
+        invalidator, store.invalidator = store.invalidator, None
+        await store.write(command(1, level=2, name="new"))  # In the store, not invalidated yet.
+        assert await quick.rows(1) == [[2, "new"]]
+        held.released.set()
+        await holder
+        await settled(slow)
+        assert await quick.rows(1) == [[2, "new"]]
+        store.invalidator = invalidator
+
+
+async def test_without_a_cache_every_read_goes_to_the_store(store: Store) -> None:
+    await store.write(command(1, level=1, name="x"))
+    async with open_gateway(store, None) as gateway:
+        for _ in range(3):
+            assert await gateway.rows(1) == [[1, "x"]]
+        assert gateway.reads.counters()["store_reads"] == 3
+
+
+async def test_a_wrong_request_is_refused_at_once(gateway: Gateway) -> None:
+    status, problem = await gateway.read({"reads": []})
+    assert status == 400
+    assert problem["code"]
+
+
+async def test_lost_scripts_are_sent_again(store: Store, gateway: Gateway, cache: CacheUrl) -> None:
+    from redis.asyncio import Redis
+
+    await store.write(command(1, level=1, name="x"))
+    async with Redis(host=cache.nodes[0].host, port=cache.nodes[0].port) as client:
+        await client.script_flush()
+    await gateway.rows(1)
+    await settled(gateway)
+    assert gateway.reads.counters()["fills"] == 1
