@@ -28,6 +28,7 @@ fn main() {
     let Ok(role) = std::env::var(ROLE) else {
         run("readers_see_whole_batches_while_a_writer_grows_the_map", readers_see_whole_batches);
         run("a_writer_killed_at_any_moment_leaves_whole_batches", a_killed_writer);
+        run("writers_of_several_processes_take_turns", writers_take_turns);
         run("slots_of_killed_readers_are_freed", slots_of_killed_readers_are_freed);
         run("a_full_disk_is_an_error_and_harms_nothing", a_full_disk);
         return;
@@ -37,6 +38,7 @@ fn main() {
         "watch" => watch(&folder),
         "hold" => hold(&folder),
         "write" => write_for_ever(&folder),
+        "count" => count(&folder),
         "fill" => fill(&folder),
         other => panic!("unknown role {other}"),
     }
@@ -198,6 +200,31 @@ fn write_for_ever(folder: &Path) {
     for round in round_of(&store) + 1.. {
         write_round(&store, round);
         say(round);
+    }
+}
+
+fn writers_take_turns() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let counters: Vec<_> = (0..3).map(|_| Process::start("count", folder.path())).collect();
+    counters.into_iter().for_each(Process::finish);
+    assert_eq!(store.get("count").unwrap().as_deref(), Some(&b"60"[..]));
+}
+
+/// Adds one twenty times, each time to what nobody else has changed meanwhile.
+fn count(folder: &Path) {
+    let store = open(folder);
+    for _ in 0..20 {
+        loop {
+            let old = store.get("count").unwrap();
+            let number: u64 = old
+                .as_deref()
+                .map_or(0, |text| std::str::from_utf8(text).unwrap().parse().unwrap());
+            let new = (number + 1).to_string();
+            if store.compare_and_put("count", old.as_deref(), new.as_bytes()).unwrap() {
+                break;
+            }
+        }
     }
 }
 

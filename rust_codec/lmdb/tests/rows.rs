@@ -101,6 +101,32 @@ fn a_patch_is_dropped_only_when_no_schema_could_bring_it_back() {
 }
 
 #[test]
+fn a_patch_is_kept_under_a_record_of_a_schema_that_is_not_known_yet() {
+    let fixture = Fixture::new();
+    let mut foreign = record(OBJECT, 1, T + 5, 1, b"record");
+    foreign.cell.clear();
+    headrace_codec::cell::seal(&mut foreign.cell, T + 5, 0xF00D, b"of a newer generation");
+    let patch = patch(OBJECT, 1, T, 1, b"patch");
+    fixture.apply(&[patch.clone(), foreign.clone()], NOW_MS);
+    assert_eq!(fixture.object(&key(OBJECT, 1)), Some((None, cells(&[&foreign, &patch]))));
+}
+
+#[test]
+fn the_longest_key_and_the_longest_record_find_room() {
+    use headrace_codec::format::{KEY_BYTES_MAX, RECORD_BYTES_MAX};
+    let fixture = Fixture::new();
+    let mut long_key = HISTORY.to_be_bytes().to_vec();
+    long_key.resize(KEY_BYTES_MAX, b'k');
+    let long_event = event(1, T, 1, b"event").with_key(long_key.clone());
+    let large = record(OBJECT, 1, T, 1, &vec![7; RECORD_BYTES_MAX]);
+    fixture.apply(&[long_event.clone(), large.clone()], NOW_MS);
+    let read = fixture.store.read().unwrap();
+    let event = read.events(&long_key, 1).unwrap().next().unwrap().unwrap();
+    assert_eq!(event.cell, long_event.cell);
+    assert_eq!(fixture.object(&large.key), Some((None, cells(&[&large]))));
+}
+
+#[test]
 fn a_delete_takes_what_is_not_newer_and_keeps_its_marker() {
     let fixture = Fixture::new();
     let deleted_ms = T / 1000;
