@@ -274,6 +274,26 @@ async def test_equal_event_times_end_alike_in_either_order(online: OnlineEngine)
     assert await read(online, user=1) == await read(online, user=2)
 
 
+async def test_of_equal_write_timestamps_the_larger_cell_stands(online: OnlineEngine) -> None:
+    """(1) In every store alike: compared as a wide-column store compares its blobs.
+
+    There are 999 ties, so that of 1,000 values at one event time two share a write timestamp.
+    """
+    catalog = _catalog()
+    told = encode_commands(
+        catalog, [update(T, level=level) for level in range(1000)], now_ms=NOW_MS
+    )
+    by_stamp: dict[int, list[tuple[bytes, int]]] = {}
+    for level, mutation in enumerate(told.mutations()):
+        by_stamp.setdefault(mutation.write_timestamp, []).append((mutation.cell, level))
+    pair = sorted(next(cells for cells in by_stamp.values() if len(cells) > 1)[:2])
+    smaller, larger = (level for _, level in pair)
+    await store(online, update(T, user=1, level=smaller), update(T, user=2, level=larger))
+    await store(online, update(T, user=1, level=larger), update(T, user=2, level=smaller))
+    expected = (T, row(larger, "XX"))
+    assert [await read(online, user=user) for user in (1, 2)] == [expected, expected]
+
+
 async def test_replaying_everything_changes_nothing(online: OnlineEngine) -> None:
     told = [
         update(T, level=1, country="KR", score=1.0),

@@ -9,6 +9,8 @@ use crate::format::{CELL_LAYOUT, SINGLE_OBJECT_MARKER, WRITE_TIMESTAMP_PER_MS};
 pub struct Cell<'a> {
     /// Event time in ms × 1000 + tie; the higher one wins.
     pub write_timestamp: i64,
+    /// CRC32C, as it stands in the bytes.
+    pub checksum: u32,
     /// CRC-64-AVRO of the writer's schema.
     pub fingerprint: u64,
     /// Avro body.
@@ -31,7 +33,7 @@ impl<'a> Cell<'a> {
             return Err(Error::new(Kind::Corrupt, "no Avro single-object marker").at(13));
         }
         let fingerprint = u64::from_le_bytes(cursor.array()?);
-        Ok(Self { write_timestamp, fingerprint, body: cursor.rest() })
+        Ok(Self { write_timestamp, checksum, fingerprint, body: cursor.rest() })
     }
 
     /// Event time in milliseconds.

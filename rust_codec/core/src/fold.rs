@@ -43,11 +43,15 @@ impl Folded<'_> {
 
 /// Whether the cell `candidate` replaces `standing` in the same place: the higher write timestamp,
 /// at equal ones the larger bytes (semantics 1). Every store that resolves cells itself uses this.
+///
+/// The bytes are those of the whole cell, because a wide-column store compares its blobs so. After
+/// an equal timestamp they differ first in the checksum, then in the fingerprint, both LE.
 #[must_use]
 pub fn supersedes(candidate: &Cell<'_>, standing: &Cell<'_>) -> bool {
-    let rank = |cell: &Cell<'_>| cell.write_timestamp;
-    (rank(candidate), candidate.body, candidate.fingerprint)
-        > (rank(standing), standing.body, standing.fingerprint)
+    let rank = |cell: &Cell<'_>| {
+        (cell.write_timestamp, cell.checksum.swap_bytes(), cell.fingerprint.swap_bytes())
+    };
+    (rank(candidate), candidate.body) > (rank(standing), standing.body)
 }
 
 /// Whether a cell of this event time has expired at `now_ms` under the group's current ttl.
@@ -165,7 +169,8 @@ pub fn upgrade<'a>(
     if fingerprint == group.current().fingerprint && written.is_none() {
         return Ok((None, Cow::Borrowed(body)));
     }
-    let record = StoredRecord::open(group, Cell { write_timestamp: 0, fingerprint, body })?;
+    let record =
+        StoredRecord::open(group, Cell { write_timestamp: 0, checksum: 0, fingerprint, body })?;
     let (written, body) = compose(group.current(), |field_id| {
         let position = record.schema.position(field_id)?;
         let there = written.is_none_or(|bits| crate::transcode::is_written(bits, position));

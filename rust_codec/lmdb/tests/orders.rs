@@ -42,7 +42,7 @@ fn model(mutations: &[Owned], catalog: &Catalog) -> State {
             _ => continue,
         };
         let cell = Cell::open(&mutation.cell).unwrap();
-        let rank = (cell.write_timestamp, cell.body.to_vec(), cell.fingerprint);
+        let rank = (cell.write_timestamp, mutation.cell.clone());
         let standing = slots.entry(place).or_insert_with(|| rank.clone());
         *standing = rank.max(standing.clone());
     }
@@ -50,19 +50,22 @@ fn model(mutations: &[Owned], catalog: &Catalog) -> State {
     while history && slots.len() > EVENTS_MAX {
         slots.pop_first();
     }
-    visible(slots, catalog)
+    visible(slots.into_iter().map(|(place, (_, cell))| (place, cell)), catalog)
 }
 
 /// What a reader makes of the cells that stand: fields of an Object, events of a History.
-fn visible(slots: BTreeMap<(i64, u64), (i64, Vec<u8>, u64)>, catalog: &Catalog) -> State {
+fn visible(slots: impl IntoIterator<Item = ((i64, u64), Vec<u8>)>, catalog: &Catalog) -> State {
+    let slots: BTreeMap<_, _> = slots.into_iter().collect();
     let mut state = State::new();
-    let record = slots.get(&(0, 0)).cloned();
-    for (place, (timestamp, body, _)) in slots {
-        state.insert(place, (timestamp, body));
+    for (place, bytes) in &slots {
+        let cell = Cell::open(bytes).unwrap();
+        state.insert(*place, (cell.write_timestamp, cell.body.to_vec()));
     }
     state.remove(&(0, 0));
-    if let Some((timestamp, body, fingerprint)) = record {
-        let (_, schema) = catalog.schema(fingerprint).unwrap();
+    if let Some(record) = slots.get(&(0, 0)) {
+        let record = Cell::open(record).unwrap();
+        let (timestamp, body) = (record.write_timestamp, record.body.to_vec());
+        let (_, schema) = catalog.schema(record.fingerprint).unwrap();
         for field in &schema.fields {
             let patched = state.entry((0, u64::from(field.id))).or_insert((i64::MIN, Vec::new()));
             if timestamp > patched.0 {
@@ -81,8 +84,7 @@ fn visible(slots: BTreeMap<(i64, u64), (i64, Vec<u8>, u64)>, catalog: &Catalog) 
 fn stored(read: &ReadTransaction<'_>, key: &[u8], catalog: &Catalog) -> State {
     let mut slots = BTreeMap::new();
     let mut add = |place: (i64, u64), bytes: &[u8]| {
-        let cell = Cell::open(bytes).unwrap();
-        slots.insert(place, (cell.write_timestamp, cell.body.to_vec(), cell.fingerprint));
+        slots.insert(place, bytes.to_vec());
     };
     if key.starts_with(&HISTORY.to_be_bytes()) {
         for event in read.events(key, 100).unwrap() {

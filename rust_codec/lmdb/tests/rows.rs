@@ -70,7 +70,7 @@ fn the_higher_write_timestamp_stands_whatever_comes_first() {
 #[test]
 fn at_equal_write_timestamps_the_larger_bytes_stand() {
     let pair = [patch(OBJECT, 1, T, 2, b"one"), patch(OBJECT, 1, T, 2, b"two")];
-    let larger = &pair[1];
+    let larger = pair.iter().max_by_key(|mutation| mutation.cell.clone()).unwrap();
     for order in [[&pair[0], &pair[1]], [&pair[1], &pair[0]]] {
         let fixture = Fixture::new();
         for mutation in order {
