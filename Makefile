@@ -33,6 +33,15 @@ static: .venv/dev
 	@$(BIN)/pyright
 	@$(BIN)/codespell
 
+## make stress    the same promises at big sizes: a million rows, long runs
+stress: .venv/dev
+	@$(BIN)/python -m pytest -q -m stress
+
+## make bench     CPU per request, per record, per command; raw results in loadtest/results
+bench: .venv/dev
+	@$(BIN)/python -m headrace.loadtest.codec_bench --out loadtest/results/codec.json
+	@$(BIN)/python -m headrace.loadtest.bench
+
 ## make codec     rebuild the Rust codec in place, quickly (for developers)
 codec: .venv/dev
 	@PYO3_BUILD_EXTENSION_MODULE=1 cargo build --quiet --locked --profile quick -p headrace-codec-python

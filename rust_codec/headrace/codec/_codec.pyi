@@ -69,7 +69,7 @@ class Catalog:
     def decode_block(self, group: str, block: bytes) -> FoldedRecord:
         """Open a cache block (checks layout, CRC and schema); raises DecodeError."""
     def history_block(self, key: bytes, cells: Sequence[bytes]) -> bytes:
-        """The cache block of a History's events for these key bytes; cells are given newest first."""
+        """The cache block of a History for these key bytes; cells are given newest first."""
     def transcode(
         self,
         group: str,

@@ -28,8 +28,7 @@ def test_a_terminal_sees_rows_rate_and_time_left() -> None:
     clock.now_ms += 2_000
     line.advance(10_000, 40_000)
     assert stream.getvalue().split("\r")[-1] == (
-        "live::x  ██████░░░░░░░░░░░░░░░░░░  25%  10,000/40,000 rows  2,500 rows/s  00:12 left"
-        "\x1b[K"
+        "live::x  ██████░░░░░░░░░░░░░░░░░░  25%  10,000/40,000 rows  2,500 rows/s  00:12 left\x1b[K"
     )
 
 
