@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,8 +12,9 @@ import pytest
 from headrace.registry.catalog import Group, KeyField, Schema, Upsync, ValueField
 from headrace.sync.errors import OfflineSchemaMismatch, RunConflict
 from headrace.sync.offline.duckdb import DuckdbOfflineStore
-from headrace.sync.offline.files import appearing
-from headrace.sync.offline.ports import ChangeQuery, TransformOutcome, TransformRun
+from headrace.sync.offline.files import MERGED_FILES, appearing
+from headrace.sync.offline.ports import ChangeQuery, LogRange, TransformOutcome, TransformRun
+from headrace.sync.offline.types import Rows, arrow_rows, declared_columns, system_columns
 
 PLANES = "SELECT * FROM (VALUES ('N1', 3, 0.5), ('N2', 4, NULL)) AS planes(tailnum, legs, delay)"
 
@@ -153,3 +155,68 @@ def test_a_file_that_was_not_finished_never_appears(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         write_half()
     assert list(tmp_path.iterdir()) == []
+
+
+def downsynced(offset: int) -> Rows:
+    instant = datetime.fromtimestamp(offset, UTC)
+    row = {"tailnum": f"N{offset}", "legs": offset, "_event_time": instant, "_source": "downsync"}
+    row |= {"_deleted": False, "_command_offset": offset}
+    return arrow_rows(declared_columns(make_group()) + system_columns(), [row])
+
+
+async def append_one_by_one(store: DuckdbOfflineStore, first: int, after: int) -> None:
+    for offset in range(first, after):
+        token = LogRange("realtime", 3, offset, offset + 1)
+        await store.append(make_group(), downsynced(offset), token)
+
+
+async def stored_offsets(store: DuckdbOfflineStore) -> list[object]:
+    rows = (await store.stored(make_group())).to_pylist()
+    return [row["_command_offset"] for row in sorted(rows, key=lambda row: str(row["_event_time"]))]
+
+
+def files_of(root: Path) -> list[Path]:
+    return sorted(root.rglob("*.parquet"))
+
+
+async def test_many_small_files_become_few_and_keep_their_rows(tmp_path: Path) -> None:
+    store = DuckdbOfflineStore(tmp_path)
+    await append_one_by_one(store, 0, 4 * MERGED_FILES)
+    assert len(files_of(tmp_path)) <= MERGED_FILES + 1
+    assert await stored_offsets(store) == list(range(4 * MERGED_FILES))
+
+
+async def test_members_left_beside_their_merged_file_are_not_read_twice(tmp_path: Path) -> None:
+    """The process may die after the merged file appeared and before the members are removed."""
+    store = DuckdbOfflineStore(tmp_path)
+    await append_one_by_one(store, 0, MERGED_FILES)
+    members = {path: path.read_bytes() for path in files_of(tmp_path)}
+    await append_one_by_one(store, MERGED_FILES, MERGED_FILES + 1)
+    for path, content in members.items():
+        path.write_bytes(content)
+    assert await stored_offsets(store) == list(range(MERGED_FILES + 1))
+
+
+async def test_a_redo_after_a_merge_still_replaces_what_it_covers(tmp_path: Path) -> None:
+    store = DuckdbOfflineStore(tmp_path)
+    await append_one_by_one(store, 0, MERGED_FILES + 2)
+    await append_one_by_one(store, MERGED_FILES, MERGED_FILES + 2)
+    assert await stored_offsets(store) == list(range(MERGED_FILES + 2))
+
+
+async def test_merging_spans_a_field_that_was_added(tmp_path: Path) -> None:
+    store = DuckdbOfflineStore(tmp_path)
+    await append_one_by_one(store, 0, MERGED_FILES - 1)
+    grown = make_group(
+        ValueField(id=1, name="legs", type="Long", default=0),
+        ValueField(id=3, name="hangar", type="Text", default="none"),
+    )
+    columns = declared_columns(grown) + system_columns()
+    for offset in (MERGED_FILES - 1, MERGED_FILES):
+        row = {"tailnum": "N", "legs": 2**40, "hangar": "A", "_deleted": False}
+        row |= {"_source": "downsync", "_event_time": datetime.fromtimestamp(offset, UTC)}
+        token = LogRange("realtime", 3, offset, offset + 1)
+        await store.append(grown, arrow_rows(columns, [row]), token)
+    rows = (await store.stored(grown)).to_pylist()
+    assert len(files_of(tmp_path)) == 2
+    assert sorted(str(row["hangar"]) for row in rows) == ["A"] * 2 + ["none"] * (MERGED_FILES - 1)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import cast
 
 import duckdb
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -166,11 +167,23 @@ class DuckdbOfflineStore:
             if rows.num_rows == 0:
                 path.unlink(missing_ok=True)
             else:
-                ordered = cast("pa.Table", rows).sort_by(EVENT_TIME)
-                with appearing(path) as temporary:
-                    pq.write_table(ordered, temporary, compression="zstd")
+                _store(rows, path)
             for stale in replaced:
                 stale.unlink(missing_ok=True)
+            self._merge(group, token)
+
+    def _merge(self, group: Group, token: LogRange) -> None:
+        """Make one file of many small ones; readers see the members or the whole, never both."""
+        members = self._files.mergeable(group, token)
+        if not members:
+            return
+        tables = [pq.ParquetFile(path).read() for path, _ in members]
+        hull = msgspec.structs.replace(members[-1][1], first_offset=members[0][1].first_offset)
+        _store(
+            pa.concat_tables(tables, promote_options="permissive"), self._files.ranged(group, hull)
+        )
+        for path, _ in members:
+            path.unlink(missing_ok=True)
 
     def _transform(self, group: Group, run: TransformRun) -> TransformOutcome:
         with self._opened() as connection:
@@ -224,6 +237,12 @@ class DuckdbOfflineStore:
             raise OfflineUnavailable(f"the offline store cannot be read: {error}") from error
         finally:
             connection.close()
+
+
+def _store(rows: Rows, path: Path) -> None:
+    ordered = cast("pa.Table", rows).sort_by(EVENT_TIME)
+    with appearing(path) as temporary:
+        pq.write_table(ordered, temporary, compression="zstd")
 
 
 def _write(

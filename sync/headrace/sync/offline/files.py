@@ -21,6 +21,12 @@ from headrace.registry.physical import table_name
 from headrace.sync.errors import RunConflict
 from headrace.sync.offline.ports import LogRange
 
+MERGED_FILES = 32
+"""So many small files of one partition become one: each poll of downsync makes a file."""
+
+MERGED_BYTES = 8 << 20
+"""A file of this size is left alone, which bounds how often a row is written again."""
+
 _RANGE_NAME = re.compile(r"([\w.]+)-(\d+)-(\d+)-(\d+)\.parquet")
 
 
@@ -37,8 +43,21 @@ class OfflineFiles:
         return self._root / "_sync" / "spill"
 
     def stored(self, group: Group) -> list[Path]:
-        """Every file that holds rows of the group, in a stable order."""
-        return sorted((self._root / table_name(group.name)).glob("*/*.parquet"))
+        """Every file that holds rows of the group, in a stable order.
+
+        A file whose range lies within another's was merged into it; it is left out, should the
+        process that merged have died before it removed it.
+        """
+        paths = sorted((self._root / table_name(group.name)).glob("*/*.parquet"))
+        ranges = {path: found for path in paths if (found := _range(path))}
+        widest: dict[tuple[str, int], int] = {}
+        hidden: set[Path] = set()
+        for path, held in sorted(ranges.items(), key=lambda item: _widest_first(item[1])):
+            place = (held.topic, held.partition)
+            if held.next_offset <= widest.get(place, -1):
+                hidden.add(path)
+            widest[place] = max(widest.get(place, -1), held.next_offset)
+        return [path for path in paths if path not in hidden]
 
     def transformed(self, group: Group, run_id: str) -> Path:
         return self._root / table_name(group.name) / "transform" / f"{run_id}.parquet"
@@ -58,9 +77,31 @@ class OfflineFiles:
         own = self.ranged(group, token)
         return [
             path
-            for path in own.parent.glob("*.parquet")
-            if path != own and _overlaps(path.name, token)
+            for path, held in self._of_partition(group, token)
+            if _overlaps(held, token) and path != own
         ]
+
+    def mergeable(self, group: Group, token: LogRange) -> list[tuple[Path, LogRange]]:
+        """The small files that end where `token` begins, oldest first, once there are many.
+
+        Whoever appends `token` has noted everything before it, so no redo replaces these any more.
+        """
+        run: list[tuple[Path, LogRange]] = []
+        for path, held in self._of_partition(group, token):
+            if held.next_offset > token.first_offset:
+                continue
+            if path.stat().st_size > MERGED_BYTES:
+                run = []
+            else:
+                run.append((path, held))
+        return run if len(run) >= MERGED_FILES else []
+
+    def _of_partition(self, group: Group, token: LogRange) -> list[tuple[Path, LogRange]]:
+        folder = self.ranged(group, token).parent
+        found = [(path, held) for path in folder.glob("*.parquet") if (held := _range(path))]
+        place = (token.topic, token.partition)
+        same = [(path, held) for path, held in found if (held.topic, held.partition) == place]
+        return sorted(same, key=lambda item: _widest_first(item[1]))
 
     def lock(self, group: Group) -> None:
         """Take the group's run lock; the system frees it when the process dies, however it dies."""
@@ -118,8 +159,14 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _overlaps(name: str, token: LogRange) -> bool:
-    match = _RANGE_NAME.fullmatch(name)
-    if match is None or (match[1], int(match[2])) != (token.topic, token.partition):
-        return False
-    return int(match[3]) < token.next_offset and token.first_offset < int(match[4])
+def _range(path: Path) -> LogRange | None:
+    match = _RANGE_NAME.fullmatch(path.name)
+    return match and LogRange(match[1], int(match[2]), int(match[3]), int(match[4]))
+
+
+def _widest_first(held: LogRange) -> tuple[str, int, int, int]:
+    return held.topic, held.partition, held.first_offset, -held.next_offset
+
+
+def _overlaps(one: LogRange, other: LogRange) -> bool:
+    return one.first_offset < other.next_offset and other.first_offset < one.next_offset
