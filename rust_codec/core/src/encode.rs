@@ -8,7 +8,7 @@
 //! | Text | a string of at most [`TEXT_BYTES_MAX`] bytes |
 //! | Bytes | standard base64 with padding, at most [`TEXT_BYTES_MAX`] bytes decoded |
 //! | Date | `2026-11-24`, years 0001 to 9999 |
-//! | Timestamp | `2026-11-24T23:00:00.000000Z`: UTC, `T` and `Z` in capitals, up to six digits of fraction or none |
+//! | Timestamp | `2026-11-24T23:00:00.000000Z`: UTC, `T` and `Z` in capitals, one to six digits of fraction or none (answers print six, or none when they are zero) |
 //! | `List<T>` | an array of at most [`LIST_ITEMS_MAX`] items, none of them null |
 //! | `Vector<N>` | an array of exactly N numbers, each a Float |
 //!

@@ -1,6 +1,7 @@
 #![expect(clippy::arithmetic_side_effects, reason = "an overflow in a test fails it")]
 
 use super::*;
+use crate::text;
 use proptest::prelude::*;
 
 fn field(field_type: &str, nullable: bool) -> Field {
@@ -237,6 +238,39 @@ proptest! {
         );
         prop_assert_eq!(parse_timestamp(&text), Some(days * DAY_MICROS + of_day), "{}", text);
         prop_assert_eq!(parse_date(&text[..10]), Some(days));
+    }
+
+    #[test]
+    fn whatever_answers_print_is_taken_back(
+        float: f32,
+        double: f64,
+        text: String,
+        bytes: Vec<u8>,
+        days in DATE_MIN_DAYS..=DATE_MAX_DAYS,
+        of_day in 0..DAY_MICROS,
+    ) {
+        prop_assume!(float.is_finite() && double.is_finite());
+        let printed = |push: &dyn Fn(&mut Vec<u8>)| {
+            let mut out = Vec::new();
+            push(&mut out);
+            String::from_utf8(out).unwrap()
+        };
+        let shown = printed(&|out| assert!(text::push_float(out, float)));
+        prop_assert_eq!(encode("Float", &shown), Ok(float.to_le_bytes().to_vec()));
+        let shown = printed(&|out| assert!(text::push_double(out, double)));
+        prop_assert_eq!(encode("Double", &shown), Ok(double.to_le_bytes().to_vec()));
+        let shown = printed(&|out| text::push_text(out, &text));
+        let expected = [&varint(i64::try_from(text.len()).unwrap())[..], text.as_bytes()].concat();
+        prop_assert_eq!(encode("Text", &shown), Ok(expected));
+        let shown = printed(&|out| text::push_base64(out, &bytes));
+        let expected = [&varint(i64::try_from(bytes.len()).unwrap())[..], &bytes].concat();
+        prop_assert_eq!(encode("Bytes", &shown), Ok(expected));
+        let shown = printed(&|out| text::push_date(out, i32::try_from(days).unwrap()));
+        prop_assert_eq!(encode("Date", &shown), Ok(varint(days)));
+        for micros in [days * DAY_MICROS + of_day, days * DAY_MICROS] {
+            let shown = printed(&|out| text::push_timestamp(out, micros));
+            prop_assert_eq!(encode("Timestamp", &shown), Ok(varint(micros)));
+        }
     }
 
     #[test]
