@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from headrace.cli.options import json_option, print_json, with_settings
 from headrace.registry.settings import Settings
+
+if TYPE_CHECKING:
+    from headrace.gateway.wire import ExplanationShape
 
 EXIT_MISSING = 1
 
@@ -28,10 +32,10 @@ def command(group: str, keys: tuple[str, ...], as_json: bool, settings: Settings
         print_json(explanation)
     else:
         _print(explanation)
-    return EXIT_MISSING if explanation["decision"] == "MISSING" else 0
+    return EXIT_MISSING if explanation.decision == "MISSING" else 0
 
 
-async def _explain(online_url: str, group: str, parameters: dict[str, str]) -> dict[str, object]:
+async def _explain(online_url: str, group: str, parameters: dict[str, str]) -> ExplanationShape:
     from headrace.cli.engines import open_online
     from headrace.cli.gateway_role import now_ms
     from headrace.gateway.catalog_in_force import CatalogInForce
@@ -48,13 +52,11 @@ async def _explain(online_url: str, group: str, parameters: dict[str, str]) -> d
         await watcher.refresh()
         explainer = Explainer(in_force, LmdbInspector(engine.store), now_ms)
         try:
-            explanation = await explainer.explain(group, parameters)
+            return await explainer.explain(group, parameters)
         except CallerError as error:
             raise click.UsageError(str(error)) from None
     finally:
         engine.close()
-    answer: dict[str, object] = msgspec.to_builtins(explanation)
-    return answer
 
 
 def _parameters(pairs: tuple[str, ...]) -> dict[str, str]:
@@ -69,11 +71,14 @@ def _parameters(pairs: tuple[str, ...]) -> dict[str, str]:
     return parameters
 
 
-def _print(explanation: dict[str, object]) -> None:
-    stages = explanation.pop("stages")
-    width = max(len(name) for name in explanation)
-    for name, value in explanation.items():
+def _print(explanation: ExplanationShape) -> None:
+    shown = {
+        name: getattr(explanation, name)
+        for name in explanation.__struct_fields__
+        if name != "stages"
+    }
+    shown |= {f"took {stage.stage}": f"{stage.microseconds:.1f} µs" for stage in explanation.stages}
+    width = max(len(name) for name in shown)
+    for name, value in shown.items():
         text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
         click.echo(f"{name:<{width}}  {text}")
-    for stage in stages if isinstance(stages, list) else []:
-        click.echo(f"{'took ' + stage['stage']:<{width}}  {stage['microseconds']:.1f} µs")

@@ -9,6 +9,8 @@ from typing import Final
 
 import msgspec
 
+from headrace.registry.settings import Settings, masked
+
 _PLAIN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 """Attributes that every log record has; all others are fields of the line."""
 
@@ -28,6 +30,11 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return msgspec.json.encode(line, enc_hook=str).decode()
+
+
+def log_settings(settings: Settings) -> None:
+    """The settings in force, credentials hidden, as one line: the first of a long-running role."""
+    logging.getLogger("headrace").info("settings in force", extra={"settings": masked(settings)})
 
 
 def log_json_lines(level: int = logging.INFO) -> None:

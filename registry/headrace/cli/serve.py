@@ -40,9 +40,10 @@ def serve_one(settings: Settings, listener: socket.socket) -> int:
     """Run one gateway in this process."""
     import uvloop
 
-    from headrace.cli.logs import log_json_lines
+    from headrace.cli.logs import log_json_lines, log_settings
 
     log_json_lines()
+    log_settings(settings)
     uvloop.run(_serve(settings, listener))
     return 0
 

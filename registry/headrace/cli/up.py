@@ -35,7 +35,7 @@ def command(settings: Settings) -> None:
     import uvloop
 
     from headrace.cli.engines import check_cache
-    from headrace.cli.logs import log_json_lines
+    from headrace.cli.logs import log_json_lines, log_settings
     from headrace.gateway.serve import listen
 
     if settings.gateway.workers != 1:
@@ -46,6 +46,7 @@ def command(settings: Settings) -> None:
     check_cache(settings.cache)
     listener = listen(settings.gateway.host, settings.gateway.port)
     log_json_lines()
+    log_settings(settings)
     uvloop.run(_up(settings, listener))
 
 
