@@ -95,8 +95,7 @@ impl Column {
 
     /// Reads a plain list at the start of the bytes and says how long it is.
     ///
-    /// None for whatever is not plainly right (escapes, signs before zero, 19 digits, too many
-    /// keys, …): then [`Self::read`] decides, and says why.
+    /// None for whatever is not plainly right (escapes, 19 digits, too many keys, …): then [`Self::read`] decides, and says why.
     pub fn scan(&mut self, bytes: &[u8], scalar: Scalar, keys_max: usize) -> Option<usize> {
         self.clear();
         let mut rest = skip_space(bytes.strip_prefix(b"[")?);
@@ -129,7 +128,7 @@ impl Column {
         if let [b'0', tail @ ..] = rest {
             // A digit after it is refused by the caller, which expects a comma or a bracket.
             self.integers.push(0);
-            return (!negative).then_some(tail);
+            return Some(tail);
         }
         let length = rest.len();
         let mut magnitude: i64 = 0;

@@ -13,7 +13,27 @@ use crate::transcode::is_written;
 /// schema by which `body` is decoded. A History row is an array of records, newest first; a row that
 /// is MISSING, UNAVAILABLE or CORRUPT is null. An entry of `statuses` without `fields` is for the
 /// whole row.
-pub const SCHEMA: &str = r#"{"type":"record","name":"ReadResponse","namespace":"headrace.read","fields":[{"name":"generation","type":"long"},{"name":"results","type":{"type":"array","items":{"type":"record","name":"Result","fields":[{"name":"feature_group","type":"string"},{"name":"as","type":["null","string"]},{"name":"rows","type":{"type":"array","items":["null",{"type":"record","name":"Record","fields":[{"name":"event_time_ms","type":"long"},{"name":"schema","type":"int"},{"name":"body","type":"bytes"}]},{"type":"array","items":"Record"}]}},{"name":"schemas","type":{"type":"array","items":"string"}},{"name":"statuses","type":{"type":"array","items":{"type":"record","name":"RowStatus","fields":[{"name":"row","type":"int"},{"name":"status","type":{"type":"enum","name":"Status","symbols":["OK","DEFAULTED","STALE","NOT_FINITE","MISSING","UNAVAILABLE","CORRUPT"]}},{"name":"fields","type":{"type":"array","items":"string"}}]}}}]}}}]}"#;
+pub const SCHEMA: &str = concat!(
+    r#"{"type":"record","name":"ReadResponse","namespace":"headrace.read","fields":["#,
+    r#"{"name":"generation","type":"long"},"#,
+    r#"{"name":"results","type":{"type":"array","items":"#,
+    r#"{"type":"record","name":"Result","fields":["#,
+    r#"{"name":"feature_group","type":"string"},"#,
+    r#"{"name":"as","type":["null","string"]},"#,
+    r#"{"name":"rows","type":{"type":"array","items":["null","#,
+    r#"{"type":"record","name":"Record","fields":["#,
+    r#"{"name":"event_time_ms","type":"long"},"#,
+    r#"{"name":"schema","type":"int"},"#,
+    r#"{"name":"body","type":"bytes"}]},"#,
+    r#"{"type":"array","items":"Record"}]}},"#,
+    r#"{"name":"schemas","type":{"type":"array","items":"string"}},"#,
+    r#"{"name":"statuses","type":{"type":"array","items":"#,
+    r#"{"type":"record","name":"RowStatus","fields":["#,
+    r#"{"name":"row","type":"int"},"#,
+    r#"{"name":"status","type":{"type":"enum","name":"Status","symbols":"#,
+    r#"["OK","DEFAULTED","STALE","NOT_FINITE","MISSING","UNAVAILABLE","CORRUPT"]}},"#,
+    r#"{"name":"fields","type":{"type":"array","items":"string"}}]}}}]}}}]}"#,
+);
 
 /// Branches of a row's union.
 const NULL: i64 = 0;

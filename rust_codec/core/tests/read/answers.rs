@@ -102,10 +102,12 @@ fn what_expired_or_was_deleted_is_missing() {
     fixture.delete_user(2, (NOW_MS - 1000) * 1000 + 999);
     fixture.put_user(3, &user("MALE", 3, None));
     fixture.delete_user(3, (NOW_MS - 1001) * 1000 + 999);
-    let result = fixture.result(&read_users(r#","event_times":true"#, "", "1,2,3"));
+    fixture.put_user(4, &user("MALE", 3, None));
+    fixture.delete_user(4, (NOW_MS - 1000) * 1000);
+    let result = fixture.result(&read_users(r#","event_times":true"#, "", "1,2,3,4"));
     let missing = |row| json!({"row": row, "status": "MISSING"});
-    assert_eq!(result["statuses"], json!([missing(0), missing(1)]));
-    assert_eq!(result["event_times"], json!([null, null, NOW_MS - 1000]));
+    assert_eq!(result["statuses"], json!([missing(0), missing(1), missing(3)]));
+    assert_eq!(result["event_times"], json!([null, null, NOW_MS - 1000, null]));
 }
 
 #[test]
@@ -217,8 +219,9 @@ fn a_body_that_is_none_of_its_schema_is_corrupt_in_both_layouts() {
     let short = fixture.cell(USERS, 2, NOW_MS, &text("MALE"));
     fixture.put_cells(1, vec![(0, short)]);
     fixture.put_user(2, &user("MALE", 3, None));
-    let rows = fixture.result(&read_users("", "", "1,2"));
+    let rows = fixture.result(&read_users(r#","event_times":true"#, "", "1,2"));
     assert_eq!(rows["rows"], json!([[null, null, null], ["MALE", 3, null]]));
+    assert_eq!(rows["event_times"], json!([null, NOW_MS - 1000]));
     let columns = fixture.result(&read_users(r#","layout":"columns""#, "", "1,2"));
     assert_eq!(columns["columns"], json!([[null, "MALE"], [null, 3], [null, null]]));
     for result in [rows, columns] {
@@ -229,8 +232,10 @@ fn a_body_that_is_none_of_its_schema_is_corrupt_in_both_layouts() {
 #[test]
 fn one_damaged_event_makes_its_row_corrupt() {
     let mut fixture = Fixture::new();
-    fixture.put_events(1, &[(10, "A", 0.5)]);
-    fixture.fail(HISTORY, 2, RowError::Corrupt);
+    let events = [(10, "A", 0.5), (20, "B", 1.5), (30, "C", 2.5)];
+    fixture.put_events(1, &events[..1]);
+    fixture.put_events(2, &events);
+    fixture.damage_event(2, 1);
     let result = fixture.result(&read_history("", "", "1,2"));
     assert_eq!(result["rows"], json!([[[NOW_MS - 10, "A", 0.5]], null]));
     assert_eq!(result["statuses"], json!([{"row": 1, "status": "CORRUPT"}]));

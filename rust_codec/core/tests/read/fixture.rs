@@ -226,6 +226,13 @@ impl Fixture {
         self.memory.histories.insert(key, sealed);
     }
 
+    /// Turns the last byte of one event of a History.
+    pub(crate) fn damage_event(&mut self, user_id: i64, event: usize) {
+        let key = self.key(HISTORY, &[user_id], &[]);
+        let events = self.memory.histories.get_mut(&key).unwrap();
+        *events[event].1.last_mut().unwrap() ^= 1;
+    }
+
     pub(crate) fn fail(&mut self, group: &str, id: i64, error: RowError) {
         let key = self.key(group, &[id], &[]);
         self.memory.failing.insert(key, error);

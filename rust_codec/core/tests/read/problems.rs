@@ -131,6 +131,7 @@ fn a_mistaken_key_is_told_with_its_code_and_place() {
             "DUPLICATE_MEMBER",
             "reads[0].keys.user_id",
         ),
+        (&routes(r#"{"origin":["A"],"dest":["B","C"]}"#), 400, "RAGGED_KEYS", "reads[0].keys"),
         (&routes(r#"{"origin":["JFK"]}"#), 400, "MISSING_KEY", "reads[0].keys"),
         (&routes(r#"{"origin":[1],"dest":["A"]}"#), 400, "WRONG_TYPE", "reads[0].keys.origin[0]"),
         (&routes(r#"{"origin":[""],"dest":["A"]}"#), 400, "BAD_KEY", "reads[0].keys.origin[0]"),

@@ -101,6 +101,100 @@ fn fields_named_keys_do_not_confuse() {
     assert_eq!((counter(&fixture, "plans/hit"), counter(&fixture, "plans/miss")), (2, 2));
 }
 
+/// Compares a body with the answer of an engine that remembers nothing, after one of its shape.
+fn check_remembered(right: &str, bodies: impl Iterator<Item = String>) {
+    let warm = Fixture::new();
+    assert_eq!(warm.read(right).status(), 200, "{right}");
+    for body in bodies {
+        let (found, expected) = (warm.read(&body), Fixture::new().read(&body));
+        assert_eq!(found.text(), expected.text(), "{body}");
+        assert_eq!(found.head, expected.head, "{body}");
+    }
+}
+
+#[test]
+fn a_wrong_key_is_told_alike_from_a_remembered_plan() {
+    let longs = |list: &str| {
+        format!(
+            r#"{{"reads":[{{"feature_group":"live::user-stats-v1","keys":{{"user_id":[{list}]}}}}]}}"#
+        )
+    };
+    let wrong = [
+        "9223372036854775807",
+        "9223372036854775808",
+        "9999999999999999999",
+        "-9223372036854775808",
+        "-9223372036854775809",
+        "-0",
+        "00",
+        "-01",
+        "1.0",
+        "1e1",
+        "null",
+        "\"1\"",
+        "[1]",
+        "{}",
+        "1,",
+        ",1",
+        "1 1",
+        "-",
+        "+1",
+        "1]",
+        "",
+        " ",
+        "\u{a0}1",
+        "1,\n\t\r 2",
+        "true",
+    ];
+    check_remembered(&longs("1"), wrong.iter().map(|list| longs(list)));
+    let integers = |list: &str| longs(list).replace("user-stats-v1", "rich-history");
+    let wrong = ["2147483647", "2147483648", "-2147483648", "-2147483649", "1.5"];
+    check_remembered(&integers("1"), wrong.iter().map(|list| integers(list)));
+    let texts = |list: &str| {
+        format!(
+            r#"{{"reads":[{{"feature_group":"live::route-stats-v1","keys":{{"origin":[{list}],"dest":["B"]}}}}]}}"#
+        )
+    };
+    let long = format!("\"{}\"", "x".repeat(500));
+    let wrong = [
+        r#""""#,
+        "\"\u{1}\"",
+        "\"\n\"",
+        r#""\n""#,
+        r#""\ud800""#,
+        r#""\u00e9""#,
+        r#""\x""#,
+        "1",
+        "null",
+        r#""A","B""#,
+        r#""A"#,
+        r#""]""#,
+        r#""\"]""#,
+        "\"\u{e9}\"",
+        long.as_str(),
+    ];
+    check_remembered(&texts(r#""A""#), wrong.iter().map(|list| texts(list)));
+}
+
+#[test]
+fn a_wrong_deadline_is_told_alike_from_a_remembered_plan() {
+    let wrong =
+        ["1", "60000", "60001", "0", "-1", "05", "5 5", "5:5", "5.0", "5e0", "null", "", " 7 "];
+    for place in [true, false] {
+        let body = |deadline: &str| {
+            let reads =
+                r#""reads":[{"feature_group":"live::user-stats-v1","keys":{"user_id":[1]}}]"#;
+            let deadline = format!(r#""deadline_ms":{deadline}"#);
+            if place {
+                format!("{{{deadline},{reads}}}")
+            } else {
+                format!("{{{reads},{deadline}}}")
+            }
+        };
+        check_remembered(&body("50"), wrong.iter().map(|deadline| body(deadline)));
+    }
+}
+
 #[test]
 fn json_and_avro_plans_are_told_apart() {
     let fixture = Fixture::new();
