@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import sys
+import weakref
 from typing import Any
 
 import pytest
@@ -86,6 +89,39 @@ async def test_the_lane_answers_loopback_callers_only(
         assert transport.written[9:12] == status
         assert gateway.lane.telemetry.lane_requests == lane_requests
         protocol.connection_lost(None)
+
+
+async def test_a_request_leaves_no_object_behind() -> None:
+    async with running() as gateway:
+        server, transport = gateway.server, RecordingTransport("127.0.0.1")
+        protocol = LaneProtocol(server.config, server.server_state, {})
+        protocol.connection_made(transport)
+        blocks = []
+        for _ in range(3):
+            for number in range(300):
+                protocol.data_received(post(b'{"n":%d}' % (number % 10)))
+            gateway.engine.bodies.clear()
+            transport.written.clear()
+            blocks.append(sys.getallocatedblocks())
+        protocol.connection_lost(None)
+    assert blocks[2] - blocks[1] < 30
+
+
+async def test_a_connection_is_freed_at_its_end_without_the_collector() -> None:
+    """After start the collector runs rarely: a cycle would hold its buffers until then."""
+    async with running() as gateway:
+        server = gateway.server
+        protocol = LaneProtocol(server.config, server.server_state, {})
+        protocol.connection_made(RecordingTransport("127.0.0.1"))
+        protocol.data_received(post(b"{}"))
+        gone = weakref.ref(protocol)
+        gc.disable()
+        try:
+            protocol.connection_lost(None)
+            del protocol
+            assert gone() is None
+        finally:
+            gc.enable()
 
 
 def test_the_tests_engine_answers_in_the_engines_shape() -> None:
