@@ -10,7 +10,6 @@ use crate::catalog::Group;
 use crate::cell::Cell;
 use crate::cursor::{Cursor, write_varint};
 use crate::decode::{Sink, decode_field, skip_field, starts_with_null};
-use crate::encode::encode_default;
 use crate::error::{Error, Kind, Result};
 use crate::resolve::{FieldReading, Promotion};
 use crate::schema::{Field, RecordSchema};
@@ -198,7 +197,7 @@ fn compose<'g, 'a: 'g>(
             }
         } else {
             all = false;
-            body.extend_from_slice(&encode_default(field)?);
+            body.extend_from_slice(current.default_at(position)?);
         }
     }
     Ok(((!all).then_some(written), body))

@@ -251,6 +251,14 @@ impl RecordSchema {
             .collect()
     }
 
+    /// The default of the field at a position, as Avro; [`Kind::Schema`] when it has none.
+    pub fn default_at(&self, position: usize) -> Result<&[u8]> {
+        self.defaults.get(position).and_then(Option::as_deref).ok_or_else(|| {
+            let name = self.fields.get(position).map_or("?", |field| field.name.as_str());
+            Error::new(Kind::Schema, "the field has neither a default nor null").under(name)
+        })
+    }
+
     /// Position of a field id.
     #[must_use]
     pub fn position(&self, id: u16) -> Option<usize> {

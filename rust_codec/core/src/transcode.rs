@@ -5,7 +5,6 @@ use crate::catalog::Group;
 use crate::cell::Cell;
 use crate::cursor::Cursor;
 use crate::decode::{Sink, decode_field, skip_field, starts_with_null};
-use crate::encode::encode_default;
 use crate::error::{Error, Kind, Result};
 use crate::fold::schema_of;
 use crate::resolve::{FieldReading, Origin, Promotion, Resolution};
@@ -125,7 +124,7 @@ impl Transcoder {
                 let message = format!("the schema has no field at position {position}");
                 return Err(Error::new(Kind::Request, message));
             };
-            Column::new(field, *origin, options)
+            Column::new(field, *origin, current.default_at(*position), options)
         });
         let columns: Vec<Column> = columns.collect::<Result<_>>()?;
         let walk = resolution.written;
@@ -329,7 +328,12 @@ pub fn is_written(bits: &[u8], position: usize) -> bool {
 }
 
 impl Column {
-    fn new(field: &Field, origin: Origin, options: Options) -> Result<Self> {
+    fn new(
+        field: &Field,
+        origin: Origin,
+        default: Result<&[u8]>,
+        options: Options,
+    ) -> Result<Self> {
         let source = match origin {
             Origin::Stored { position, reading } => Some((position, reading)),
             Origin::Unwritten => None,
@@ -339,19 +343,18 @@ impl Column {
         label.push(b':');
         let unwritten = match options.unwritten {
             Unwritten::Null => b"null".to_vec(),
-            Unwritten::Default => default_text(field, options)?,
+            Unwritten::Default => default_text(field, default?, options)?,
         };
         Ok(Self { source, label, unwritten })
     }
 }
 
 /// JSON text of a field's default, as a stored value of it would print.
-fn default_text(field: &Field, options: Options) -> Result<Vec<u8>> {
-    let body = encode_default(field)?;
+fn default_text(field: &Field, default: &[u8], options: Options) -> Result<Vec<u8>> {
     let (mut out, mut not_finite) = (Vec::new(), FieldSet::default());
     let mut sink =
         JsonSink { out: &mut out, options, index: 0, not_finite: &mut not_finite, open: false };
-    decode_field(&mut Cursor::new(&body), FieldReading::of(field), &mut sink)?;
+    decode_field(&mut Cursor::new(default), FieldReading::of(field), &mut sink)?;
     Ok(out)
 }
 
