@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -220,3 +221,18 @@ async def test_merging_spans_a_field_that_was_added(tmp_path: Path) -> None:
     rows = (await store.stored(grown)).to_pylist()
     assert len(files_of(tmp_path)) == 2
     assert sorted(str(row["hangar"]) for row in rows) == ["A"] * 2 + ["none"] * (MERGED_FILES - 1)
+
+
+async def test_a_reader_sees_each_row_once_while_files_are_merged(tmp_path: Path) -> None:
+    """Reader and writer are two processes' worth of stores over one folder."""
+    writer, reader = DuckdbOfflineStore(tmp_path), DuckdbOfflineStore(tmp_path)
+    await append_one_by_one(writer, 0, MERGED_FILES - 4)
+    writing = asyncio.create_task(append_one_by_one(writer, MERGED_FILES - 4, 6 * MERGED_FILES))
+    seen = 0
+    while not writing.done():
+        offsets = await stored_offsets(reader)
+        assert offsets == list(range(len(offsets)))
+        assert len(offsets) >= seen
+        seen = len(offsets)
+    await writing
+    assert seen > MERGED_FILES

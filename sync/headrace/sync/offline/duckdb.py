@@ -11,10 +11,10 @@ process opens its own in-memory DuckDB, because a DuckDB file would lock other p
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Concatenate, ParamSpec, TypeVar, cast
 
 import duckdb
 import msgspec
@@ -58,8 +58,14 @@ from headrace.sync.offline.types import (
 MEMORY_LIMIT = "1GB"
 """Of one DuckDB; what needs more spills to disk."""
 
+READ_ATTEMPTS = 3
+
 ROW_GROUP_ROWS = 10_000
 """Of pinned files: about one upsync chunk, so that fetching a chunk reads little else."""
+
+
+Arguments = ParamSpec("Arguments")
+Outcome = TypeVar("Outcome")
 
 
 class DuckdbOfflineStore:
@@ -70,7 +76,7 @@ class DuckdbOfflineStore:
         self._memory_limit = memory_limit
 
     async def prepare(self, group: Group, query: ChangeQuery) -> ChangeSet:
-        return await asyncio.to_thread(self._prepare, group, query)
+        return await _reading(self._prepare, group, query)
 
     async def fetch(self, group: Group, run_id: str, *, first_row: int, rows: int) -> Rows:
         return await asyncio.to_thread(self._fetch, group, run_id, first_row, first_row + rows)
@@ -86,16 +92,16 @@ class DuckdbOfflineStore:
         await asyncio.to_thread(self._append, group, rows, token)
 
     async def transform(self, group: Group, run: TransformRun) -> TransformOutcome:
-        return await asyncio.to_thread(self._transform, group, run)
+        return await _reading(self._transform, group, run)
 
     async def stored(self, group: Group) -> Rows:
         """Every stored row under today's schema, for tools and checks."""
-        return await asyncio.to_thread(self._select, group, "SELECT {columns} FROM stored")
+        return await _reading(self._select, group, "SELECT {columns} FROM stored")
 
     async def latest(self, group: Group) -> Rows:
         """The rows that a first upsync would send, for tools and checks."""
         query = f"SELECT {{columns}} FROM ({latest_rows(group)})"
-        return await asyncio.to_thread(self._select, group, query)
+        return await _reading(self._select, group, query)
 
     def close(self) -> None:
         """Let other processes run what this one left unfinished."""
@@ -237,6 +243,24 @@ class DuckdbOfflineStore:
             raise OfflineUnavailable(f"the offline store cannot be read: {error}") from error
         finally:
             connection.close()
+
+
+async def _reading(
+    work: Callable[Concatenate[Group, Arguments], Outcome],
+    group: Group,
+    *arguments: Arguments.args,
+    **named: Arguments.kwargs,
+) -> Outcome:
+    """Do work that reads the group's files, off the event loop, and again if some went away.
+
+    Another process may merge or replace files between our listing and our opening them.
+    """
+    for _ in range(READ_ATTEMPTS - 1):
+        try:
+            return await asyncio.to_thread(work, group, *arguments, **named)
+        except OfflineUnavailable:
+            continue
+    return await asyncio.to_thread(work, group, *arguments, **named)
 
 
 def _store(rows: Rows, path: Path) -> None:
