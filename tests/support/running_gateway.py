@@ -18,7 +18,7 @@ from headrace.gateway.app import Ports, create_app
 from headrace.gateway.catalog_in_force import CatalogInForce
 from headrace.gateway.lane_state import Lane
 from headrace.gateway.limits import Limits
-from headrace.gateway.ports import Appended, Reads, RowInspector
+from headrace.gateway.ports import Appended, LateReads, Reads, RowInspector
 from headrace.gateway.serve import GatewayServer, listen
 from headrace.gateway.stores.memory import MemoryCatalogReader
 from headrace.registry.catalog import (
@@ -290,6 +290,7 @@ def make_app(
     bounds: Limits | None = None,
     appender: ListAppender | None = None,
     inspector: RowInspector | None = None,
+    late: LateReads | None = None,
 ) -> Litestar:
     """An application that follows a watcher."""
     watcher.subscribe(lambda live: engine.install(live.compiled))
@@ -302,6 +303,7 @@ def make_app(
         metrics=CollectorRegistry(),
         appender=appender or ListAppender(),
         inspector=inspector,
+        late=late,
     )
     return create_app(ports, bounds or limits())
 
@@ -312,6 +314,7 @@ async def running(
     *,
     appender: ListAppender | None = None,
     published: dict[str, bytes] | None = None,
+    late: Callable[[TinyEngine], LateReads] | None = None,
 ) -> AsyncGenerator[Running]:
     """Serve on a free loopback port; stopped and drained at the end."""
     if published is None:
@@ -319,7 +322,14 @@ async def running(
         publish(published, encode_document(document()), document().generation)
     engine, watcher = TinyEngine(), CatalogWatcher(MemoryCatalogReader(published), lambda: NOW_MS)
     in_force = CatalogInForce(watcher)
-    app = make_app(engine, in_force, watcher, bounds=bounds, appender=appender)
+    app = make_app(
+        engine,
+        in_force,
+        watcher,
+        bounds=bounds,
+        appender=appender,
+        late=late(engine) if late is not None else None,
+    )
     await watcher.refresh()
     server = GatewayServer(app)
     listener = listen("127.0.0.1", 0)

@@ -20,7 +20,7 @@ from headrace.gateway.explain import Explainer
 from headrace.gateway.lane_state import Lane
 from headrace.gateway.limits import Limits
 from headrace.gateway.negotiation import RequestIds
-from headrace.gateway.ports import Clock, CommandAppender, Reads, RowInspector
+from headrace.gateway.ports import Clock, CommandAppender, LateReads, Reads, RowInspector
 from headrace.gateway.read_path import ReadPath
 from headrace.gateway.release import program_version
 from headrace.gateway.routes import ROUTES, Gateway
@@ -39,6 +39,8 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     """Avro schema (JSON text) of the Avro answer."""
     metrics: CollectorRegistry
     """Where this application's metrics go, beside those of other parts of the process."""
+    late: LateReads | None = None
+    """Reads over a cache and a networked store; without it `engine.read` answers at once."""
     appender: CommandAppender | None = None
     inspector: RowInspector | None = None
 
@@ -46,7 +48,7 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
 def create_app(ports: Ports, limits: Limits, request_ids: RequestIds | None = None) -> Litestar:
     """Build the application; `app.state.lane` is what `LaneProtocol` looks for."""
     telemetry = Telemetry()
-    reads = ReadPath(ports.engine, ports.in_force, ports.clock, telemetry)
+    reads = ReadPath(ports.engine, ports.in_force, ports.clock, telemetry, ports.late)
     lane = Lane(reads, limits, telemetry, request_ids or RequestIds())
     gateway = Gateway(
         in_force=ports.in_force,

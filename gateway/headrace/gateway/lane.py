@@ -4,8 +4,9 @@ The lane takes a request only when everything about it is usual: HTTP/1.1, a con
 the limit, JSON in, a media type we have out, a direct loopback caller, no earlier request of the
 connection unanswered and a caller that reads its answers. Whatever is not falls through to ASGI
 and Litestar, where the same path is an ordinary route that makes equal bytes. A lane request is
-answered before its last parser callback returns, so it can neither overtake an ASGI answer (it is
-not taken while one is due) nor be overtaken (nothing of it is ever due).
+answered before its last parser callback returns when the store is embedded; over a networked store
+its answer may come later, and then waits its turn in `DueAnswers`. It cannot overtake an ASGI
+answer (it is not taken while one is due) nor be overtaken (ASGI starts when the lane owes nothing).
 
 `uvicorn_members` names all we rely on in uvicorn's protocol classes.
 """
@@ -25,6 +26,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from headrace.codec import StaleCatalog
+from headrace.gateway.due import Due, DueAnswers
 from headrace.gateway.errors import problem
 from headrace.gateway.lane_state import Lane
 from headrace.gateway.negotiation import accepted, is_json, kept_request_id
@@ -108,6 +110,8 @@ class LaneProtocol(HttpToolsProtocol):
         self._unread = 0
         self._discarded = 0
         self._last_words: bytes | None = None
+        self._due = DueAnswers()
+        self._waiting_start: tuple[RequestResponseCycle, ASGI3Application] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
@@ -117,8 +121,9 @@ class LaneProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stage = ENDED
         self._release()
-        self._lane.held_bytes -= self._unread
+        self._lane.held_bytes -= self._unread + self._due.clear()
         self._unread = 0
+        self._waiting_start = None
         self._lane.leave(self)
         if self._asgi_used and not self._active.response_complete:
             # uvicorn tells the newest cycle only; the one that runs would write to nobody.
@@ -132,10 +137,9 @@ class LaneProtocol(HttpToolsProtocol):
         """A caller that only ended its own side still gets the answers that are due."""
         if self._stage == REST and not self._withdraw():
             return False
-        if not self._answer_due() or self.transport.is_closing():
+        if not (self._answer_due() or self._due) or self.transport.is_closing():
             return False
-        self._stage = ENDED
-        self.cycle.keep_alive = False
+        self._end_after_due()
         return True
 
     def data_received(self, data: bytes) -> None:
@@ -232,6 +236,9 @@ class LaneProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._active = cycle
+        if self._due:  # It would overtake the lane's answers.
+            self._waiting_start = cycle, app
+            return
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
@@ -253,13 +260,13 @@ class LaneProtocol(HttpToolsProtocol):
         self._lane.held_bytes -= self._unread
         self._unread = 0
         self._since = self._lane.sweep
-        if not self.pipeline:
+        if not self.pipeline and len(self._due) < self._lane.limits.due_answers_max:
             self.flow.resume_reading()
 
     def shutdown(self) -> None:
         """Called once by uvicorn: finish what is due or under way, then close."""
-        if self._answer_due():
-            self.cycle.keep_alive = False
+        if self._answer_due() or self._due:
+            self._end_after_due()
         elif self._stage == BETWEEN:
             self.transport.close()
 
@@ -272,7 +279,10 @@ class LaneProtocol(HttpToolsProtocol):
     def quiet(self) -> bool:
         """Nothing due, nothing under way, and nothing since the last sweep but one."""
         return (
-            self._stage == BETWEEN and not self._answer_due() and self._lane.sweep - self._since > 1
+            self._stage == BETWEEN
+            and not self._answer_due()
+            and not self._due
+            and self._lane.sweep - self._since > 1
         )
 
     def keep_time(self, sweep: int) -> None:
@@ -283,10 +293,10 @@ class LaneProtocol(HttpToolsProtocol):
         if self.flow.write_paused:
             self._keep_time_of_reader(age)
         elif self._stage == ENDED:
-            if age >= limits.linger_sweeps and not self._answer_due():
+            if age >= limits.linger_sweeps and not self._answer_due() and not self._due:
                 self.transport.abort()
         elif self._stage == BETWEEN:
-            if age >= limits.idle_sweeps and not self._answer_due():
+            if age >= limits.idle_sweeps and not self._answer_due() and not self._due:
                 self._cut("idle")
                 self.transport.close()
         elif age >= limits.receive_sweeps:
@@ -336,11 +346,9 @@ class LaneProtocol(HttpToolsProtocol):
             or lane.overloaded
         ):
             return False
-        response = self._read(data[end:], known[1], None, keep_alive=not lane.draining)
-        if response is None:
+        if not self._read(data[end:], known[1], None, keep_alive=not lane.draining):
             return False  # parsed after all, and handed over to ASGI
         self._since = lane.sweep
-        self._send(response, keep_alive=not lane.draining)
         return True
 
     def _answer(self) -> None:
@@ -350,8 +358,7 @@ class LaneProtocol(HttpToolsProtocol):
             self._release()
         lasting = self._http.should_keep_alive()
         keep_alive = lasting and not lane.draining
-        response = self._read(body, self._accept, self._request_id, keep_alive=keep_alive)
-        if response is None:
+        if not self._read(body, self._accept, self._request_id, keep_alive=keep_alive):
             self._hand_over(body)
             return
         whole = self._whole
@@ -359,22 +366,63 @@ class LaneProtocol(HttpToolsProtocol):
             end = whole.find(HEAD_END) + 4
             if len(whole) - end == self._content_length:
                 lane.learn(whole[:end], self._content_length, self._accept)
-        self._send(response, keep_alive=keep_alive)
 
     def _read(
         self, body: bytes, accept: int, request_id: bytes | None, *, keep_alive: bool
-    ) -> bytes | None:
-        """The response; None when ASGI must repeat the read, and tell what is wrong with it."""
+    ) -> bool:
+        """Answer, now or later; False when ASGI must repeat the read, and tell what is wrong."""
         lane = self._lane
+        due = Due(len(body), self._write_due, keep_alive=keep_alive)
         try:
-            return lane.reads.answer(
-                body, accept, request_id or lane.request_ids.make(), keep_alive=keep_alive
+            response = lane.reads.start(
+                body,
+                accept,
+                request_id or lane.request_ids.make(),
+                keep_alive=keep_alive,
+                deliver=due,
             )
         except StaleCatalog:
-            return None
+            return False
         except Exception as error:
             logger.debug("the lane hands a request over", exc_info=error)
-            return None
+            return False
+        if response is None:
+            self._wait_for(due)
+        elif self._due:
+            due.response = response
+            self._wait_for(due)
+        else:
+            self._send(response, keep_alive=keep_alive)
+        return True
+
+    def _wait_for(self, due: Due) -> None:
+        """Keep an answer's turn; a caller with too many due is not read until some are written."""
+        self._due.add(due)
+        self._lane.held_bytes += due.weight
+        if len(self._due) >= self._lane.limits.due_answers_max:
+            self.flow.pause_reading()
+
+    def _write_due(self) -> None:
+        """Write the answers whose turn has come, then let go what waited for them."""
+        while (due := self._due.next_ready()) is not None:
+            self._lane.held_bytes -= due.weight
+            self._since = self._lane.sweep
+            if due.response is not None:
+                self._send(due.response, keep_alive=due.keep_alive)
+            if not due.keep_alive:
+                self._lane.held_bytes -= self._due.clear()
+                return
+        if self._due or self.transport.is_closing():
+            return
+        if self._waiting_start is not None:
+            (cycle, app), self._waiting_start = self._waiting_start, None
+            super()._start_asgi_task(cycle, app)
+        elif self._last_words is not None:
+            self._end(self._last_words)
+        elif self._stage == ENDED and not self._answer_due():
+            self._end(b"")
+        elif not self.flow.write_paused and not self.pipeline:
+            self.flow.resume_reading()
 
     def _send(self, response: bytes, *, keep_alive: bool) -> None:
         self._lane.telemetry.lane_requests += 1
@@ -454,7 +502,7 @@ class LaneProtocol(HttpToolsProtocol):
         self._lane.telemetry.count_request("protocol", status)
         if self._stage == REST and not self._withdraw():
             self.transport.abort()
-        elif self._answer_due():
+        elif self._answer_due() or self._due:
             self._last_words = response
             self._stage = ENDED
         else:
@@ -487,7 +535,8 @@ class LaneProtocol(HttpToolsProtocol):
         self._release()
         if self.transport.is_closing():
             return
-        self.transport.write(response)
+        if response:
+            self.transport.write(response)
         if not self.transport.can_write_eof():  # TLS has no half-closed state
             self.transport.close()
             return
@@ -496,7 +545,8 @@ class LaneProtocol(HttpToolsProtocol):
 
     def _end_after_due(self) -> None:
         self._stage = ENDED
-        self.cycle.keep_alive = False
+        if self._asgi_used:
+            self.cycle.keep_alive = False
 
     def _discard(self, length: int) -> None:
         self._discarded += length

@@ -18,6 +18,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Path and query; more is answered 414."""
     queued_requests_max: int = 1024
     """Requests of one connection waiting for an earlier answer; the connection ends after these."""
+    due_answers_max: int = 64
+    """Lane answers due on one connection; it is not read further until some are written."""
     held_bytes_max: int = 256 << 20
     """Bytes of unfinished bodies and unread answers in the whole process; beyond it new reads are
     answered 503."""

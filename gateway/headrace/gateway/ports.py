@@ -52,6 +52,22 @@ class Reads(Protocol):
         ...
 
 
+class LateReads(Protocol):
+    """Reads whose answers may come later, from a cache or a networked store."""
+
+    def start(
+        self,
+        body: bytes,
+        accept: int,
+        request_id: bytes,
+        *,
+        keep_alive: bool,
+        deliver: Callable[[bytes], None],
+    ) -> bytes | None:
+        """The whole response, or None: then `deliver` is called with it, once, from the loop."""
+        ...
+
+
 class Inspection(msgspec.Struct, frozen=True):
     """One key as the store holds it: a folded record, or the event times of a History."""
 

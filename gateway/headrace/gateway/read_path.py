@@ -1,24 +1,36 @@
-"""The read path: one call into Rust per request, from the lane and from its ASGI twin alike."""
+"""The read path, the same for the lane and for its ASGI twin.
+
+Over the embedded store a request is one call into Rust. Over a networked one it is begun here, and
+its answer may come later.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from time import perf_counter_ns
 
 from headrace.codec import StaleCatalog
 from headrace.gateway.catalog_in_force import CatalogInForce
 from headrace.gateway.errors import CatalogMissing
-from headrace.gateway.ports import Clock, Reads
+from headrace.gateway.ports import Clock, LateReads, Reads
 from headrace.gateway.telemetry import Telemetry
 
 
 class ReadPath:
     """Answers `/v1/read` bodies with whole HTTP/1.1 responses."""
 
-    __slots__ = ("_clock", "_in_force", "_read", "_telemetry")
+    __slots__ = ("_clock", "_in_force", "_late", "_read", "_telemetry")
 
     def __init__(
-        self, engine: Reads, in_force: CatalogInForce, clock: Clock, telemetry: Telemetry
+        self,
+        engine: Reads,
+        in_force: CatalogInForce,
+        clock: Clock,
+        telemetry: Telemetry,
+        late: LateReads | None = None,
     ) -> None:
+        self._late = late
         self._read = engine.read
         self._in_force = in_force
         self._clock = clock
@@ -28,6 +40,35 @@ class ReadPath:
     def generation_text(self) -> bytes:
         """The generation as response headers carry it."""
         return self._in_force.generation_text
+
+    def start(
+        self,
+        body: bytes,
+        accept: int,
+        request_id: bytes,
+        *,
+        keep_alive: bool,
+        deliver: Callable[[bytes], None],
+    ) -> bytes | None:
+        """The response, or None: then `deliver` is called with it later, exactly once.
+
+        Raises `StaleCatalog` and `CatalogMissing`, and then delivers nothing.
+        """
+        late = self._late
+        if late is None:
+            return self.answer(body, accept, request_id, keep_alive=keep_alive)
+        if not self._in_force.loaded:
+            raise CatalogMissing(self._in_force.why_missing())
+        telemetry, started = self._telemetry, perf_counter_ns()
+
+        def observed(response: bytes) -> None:
+            telemetry.observe_read(perf_counter_ns() - started, response[9:12])
+            deliver(response)
+
+        response = late.start(body, accept, request_id, keep_alive=keep_alive, deliver=observed)
+        if response is not None:
+            telemetry.observe_read(perf_counter_ns() - started, response[9:12])
+        return response
 
     def answer(
         self,
@@ -54,7 +95,16 @@ class ReadPath:
         return response
 
     async def answer_fresh(self, body: bytes, accept: int, request_id: bytes) -> bytes:
-        """The same, and a row of a newer catalog makes it load that one first (semantics 20)."""
+        """The same for ASGI; a row of a newer catalog makes it load that first (semantics 20)."""
+        if self._late is not None:
+            late: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+            def deliver(response: bytes) -> None:
+                if not late.done():
+                    late.set_result(response)
+
+            now = self.start(body, accept, request_id, keep_alive=True, deliver=deliver)
+            return now if now is not None else await late
         try:
             return self.answer(body, accept, request_id, keep_alive=True)
         except StaleCatalog:
