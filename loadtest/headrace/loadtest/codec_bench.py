@@ -1,6 +1,6 @@
 """Stored Avro to JSON and to Python values: our codec and fastavro, on the same bytes in one run.
 
-    python -m headrace.loadtest.codec_bench --out loadtest/results/codec.json
+    python -m headrace.loadtest.codec_bench --build release --out loadtest/results/codec.json
 
 All contenders read the same 1,000 records (and 50 events of a History); before anything is measured
 their answers are checked to be equal. Rounds are interleaved in a new random order each; a round
@@ -105,6 +105,7 @@ class Report(msgspec.Struct, frozen=True):
 
     method: str
     machine: str
+    build: str
     python: str
     fastavro: str
     msgspec: str
@@ -270,7 +271,7 @@ def sizes(catalog: Catalog, given: Sample) -> Sizes:
     )
 
 
-def run(rounds: int, commit: str) -> Report:
+def run(rounds: int, build: str, commit: str) -> Report:
     """Check, then measure all samples."""
     catalog = bench_catalog()
     samples = [sample(catalog, group) for group in (FLAT, NULLABLE, HISTORY)]
@@ -283,8 +284,8 @@ def run(rounds: int, commit: str) -> Report:
     return Report(
         method=(__doc__ or "").partition("\n\n")[2].partition("\n\n")[2].replace("\n", " ").strip(),
         machine=f"{platform.machine()}, {processor()}",
-        python=f"{platform.python_version()}, {sys.version.partition('[')[2].rstrip(']')}, "
-        f"built with {sysconfig.get_config_var('CONFIG_ARGS') or 'unknown options'}",
+        build=build,
+        python=interpreter(),
         fastavro=fastavro.__version__,
         msgspec=msgspec.__version__,
         commit=commit,
@@ -298,16 +299,25 @@ def run(rounds: int, commit: str) -> Report:
     )
 
 
+def interpreter() -> str:
+    """Version, compiler, and whether it was built with profile-guided optimisation."""
+    options = str(sysconfig.get_config_var("CONFIG_ARGS") or "")
+    optimised = "with" if "--enable-optimizations" in options else "without"
+    compiler = platform.python_compiler()
+    return f"{platform.python_version()}, {compiler}, {optimised} --enable-optimizations"
+
+
 def main(arguments: Sequence[str]) -> None:
     """Run once and print the report; keep it where `--out` says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--build", required=True, help="cargo profile that the codec is built with")
     parser.add_argument("--out", type=Path, help="JSON file for the raw results")
     options = parser.parse_args(arguments)
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     )
-    report = run(options.rounds, commit.stdout.strip())
+    report = run(options.rounds, options.build, commit.stdout.strip())
     text = json.dumps(msgspec.to_builtins(report), indent=2)
     print(text)
     if options.out is not None:
