@@ -39,8 +39,9 @@ stress: .venv/dev
 
 ## make bench     CPU per request, per record, per command; raw results in loadtest/results
 bench: .venv/dev
-	@$(BIN)/python -m headrace.loadtest.codec_bench --out loadtest/results/codec.json
+	@$(BIN)/python -m headrace.loadtest.codec_bench --build release --out loadtest/results/codec.json
 	@$(BIN)/python -m headrace.loadtest.bench
+	@$(BIN)/python -m headrace.loadtest.pages
 
 ## make codec     rebuild the Rust codec in place, quickly (for developers)
 codec: .venv/dev

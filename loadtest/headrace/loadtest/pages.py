@@ -1,0 +1,138 @@
+"""Tables of the READMEs, made from the raw result files: nobody types a number.
+
+    python -m headrace.loadtest.pages [--check]
+
+A document holds `<!-- results:NAME -->` and `<!-- /results:NAME -->`; what stands between is replaced.
+With `--check` nothing is written and the exit status is 1 when a document is not what the results
+say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[3]
+RESULTS = ROOT / "loadtest" / "results"
+DOCUMENTS = (ROOT / "README.md", ROOT / "loadtest" / "README.md")
+BLOCK = re.compile(r"<!-- results:(\w+) -->\n.*?<!-- /results:\1 -->", re.DOTALL)
+
+
+def main(arguments: list[str]) -> int:
+    """Write or check every document."""
+    parser = argparse.ArgumentParser(prog="pages", description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    checked: bool = parser.parse_args(arguments).check
+    stale: list[Path] = []
+    for path in DOCUMENTS:
+        text = path.read_text()
+        made = BLOCK.sub(lambda found: _block(found.group(1)), text)
+        if made != text:
+            stale.append(path)
+            if not checked:
+                path.write_text(made)
+    for path in stale:
+        print(f"{path.relative_to(ROOT)} {'is stale' if checked else 'is written'}")
+    return 1 if checked and stale else 0
+
+
+def _block(name: str) -> str:
+    return f"<!-- results:{name} -->\n{TABLES[name]()}\n<!-- /results:{name} -->"
+
+
+def _load(name: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return loaded
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def gateway_table() -> str:
+    """One gateway process, by cell of `make bench`."""
+    report = _load("bench")
+    rows = [
+        [
+            name,
+            f"{cell['cpu_us']:.1f}",
+            f"{cell['requests_per_core_second']:,.0f}",
+            f"{cell['p50_ms']:.2f}",
+            f"{cell['p99_ms']:.2f}",
+            f"{cell['bytes_per_value']:.1f}",
+        ]
+        for name, cell in report["medians"].items()
+    ]
+    method, machine = report["method"], report["machine"]
+    head = ["request", "server CPU µs", "requests/s a core", "p50 ms", "p99 ms", "bytes a value"]
+    return (
+        _table(head, rows)
+        + f"\n\n20 fields a key, LMDB, one process on one core, wrk with {method['connections']} "
+        f"connections on another, saturated; medians of {method['rounds']} shuffled rounds of "
+        f"{method['seconds']} s; {machine['cpu']}, Python {machine['python']}, commit "
+        f"{report['commit']}, {report['measured_at'][:10]}."
+    )
+
+
+def codec_table() -> str:
+    """The codec beside fastavro, in nanoseconds of CPU a record."""
+    report = _load("codec")
+    names = sorted({name for times in report["timings"].values() for name in times})
+    rows = [
+        [
+            group,
+            *(f"{times[name]['median_ns']:,.0f}" if name in times else "–" for name in names),
+            f"{report['ratios'][group]}",
+            f"{report['sizes'][group]['json']:.0f} / {report['sizes'][group]['avro_body']:.0f}"
+            if group in report["sizes"]
+            else "–",
+        ]
+        for group, times in report["timings"].items()
+    ]
+    head = ["ns a record", *names, "ratio", "bytes: JSON / Avro"]
+    return (
+        _table(head, rows)
+        + f"\n\n{report['method']} {report['machine']}, Python {report['python']}, fastavro "
+        f"{report['fastavro']}, {report['build']} build, {report['measured_at'][:10]}."
+    )
+
+
+def writer_table() -> str:
+    """Commands a second and core, and memory."""
+    store, pipeline = _load("writer"), _load("pipeline")
+    rows = [
+        [
+            f"encode and store, pass {number}",
+            f"{each['commands_per_cpu_second']:,}",
+            f"{each['rss_anon_max_bytes'] / 2**20:.0f}",
+        ]
+        for number, each in enumerate(store["passes"], 1)
+    ]
+    rows.append(
+        [
+            "end to end: append, poll, encode, store, commit",
+            f"{pipeline['commands_per_cpu_second']:,}",
+            f"{pipeline['rss_anon_max_bytes'] / 2**20:.0f}",
+        ]
+    )
+    return (
+        _table(["1,000,000 commands of 20 fields", "commands a CPU second", "RSS MiB"], rows)
+        + f"\n\nRSS without LMDB's map. {store['machine']}, Python {store['python']}, "
+        f"{store['measured_at'][:10]}."
+    )
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "gateway": gateway_table,
+    "codec": codec_table,
+    "writer": writer_table,
+}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
