@@ -2,7 +2,7 @@
 
     python -m headrace.loadtest.pages [--check]
 
-A document holds `<!-- results:NAME -->` and `<!-- /results:NAME -->`; what stands between is replaced.
+What stands between `<!-- results:NAME -->` and `<!-- /results:NAME -->` in a document is replaced.
 With `--check` nothing is written and the exit status is 1 when a document is not what the results
 say.
 """
