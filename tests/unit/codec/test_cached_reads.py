@@ -380,3 +380,35 @@ def test_a_row_of_a_newer_catalog_asks_for_it_once() -> None:
     assert isinstance(pending, PendingRead)
     with pytest.raises(StaleCatalog):
         pending.take_cells(0, stored, NOW_MS)
+
+
+@pytest.mark.parametrize(
+    "reply", [mget(None), mget(None, None, None), b"+PONG\r\n", b":1\r\n"], ids=repr
+)
+def test_a_reply_to_something_else_sends_the_rows_to_the_store_and_ends_the_connection(
+    reply: bytes,
+) -> None:
+    """From then on every reply would be given to the wrong request."""
+    reads = Reads()
+    reads.submit(ask(1, 2))
+    done, broken = reads.cached.feed(0, reply, now_ms=NOW_MS)
+    ((_, pending),) = done
+    assert isinstance(pending, PendingRead)
+    assert broken is not None
+    assert "answers nothing we asked" in broken
+
+
+def test_a_reply_that_nobody_waits_for_ends_the_connection() -> None:
+    reads = Reads()
+    reads.submit(ask(1))
+    reads.feed(mget(None))
+    _, broken = reads.cached.feed(0, mget(None), now_ms=NOW_MS)
+    assert broken is not None
+
+
+def test_an_error_of_the_node_is_a_miss_and_keeps_the_connection() -> None:
+    reads = Reads()
+    reads.submit(ask(1, 2))
+    ((_, pending),) = reads.feed(b"-BUSY a script runs\r\n")
+    assert isinstance(pending, PendingRead)
+    assert reads.cached.counters()["errors"] == 1

@@ -15,7 +15,7 @@ use super::engine::{Engine, ReadCall};
 use super::pending::{Pending, Wanted};
 use slab::Slab;
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::key::key_digest;
 use crate::placement::Placement;
 use crate::resp::{Item, Reply, ReplyScan, write_argument, write_arguments, write_command};
@@ -190,9 +190,13 @@ impl CachedReads {
             match scan.advance(bytes) {
                 Ok(Some(reply)) => {
                     let length = reply.length;
-                    self.reply(engine, node, bytes, &reply, now_ms, deliver, done);
+                    let fits = self.reply(engine, node, bytes, &reply, now_ms, deliver, done);
                     start = start.saturating_add(length);
                     scan.reset();
+                    if !fits {
+                        let message = "a reply that answers nothing we asked";
+                        break Err(Error::new(Kind::Corrupt, message).at(start));
+                    }
                 }
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(error),
@@ -249,6 +253,8 @@ impl CachedReads {
         asked
     }
 
+    /// Takes one reply. False when nothing was asked, or not this: replies and commands no longer
+    /// stand side by side, and everything after would be given to the wrong one.
     #[expect(clippy::too_many_arguments, reason = "one reply in the midst of a feed")]
     fn reply<T>(
         &mut self,
@@ -259,19 +265,22 @@ impl CachedReads {
         now_ms: i64,
         deliver: &mut impl FnMut(&[u8]) -> T,
         done: &mut Vec<Done<T>>,
-    ) {
+    ) -> bool {
         let expected = self.nodes.get_mut(node).and_then(|node| {
             node.answered = node.answered.saturating_add(1);
             node.queue.pop_front()
         });
         match expected {
-            None => {}
+            None => false,
             Some(Expected::Command(token)) => {
                 let answers = reply.items.iter().map(|item| answer_of(item, bytes)).collect();
                 done.push(Done::Replied(token, Some(answers)));
+                true
             }
             Some(Expected::Blocks(index, slots)) => {
-                let Some(waiting) = self.waiting.get_mut(index) else { return };
+                let Some(waiting) = self.waiting.get_mut(index) else { return false };
+                let asked = slots.as_ref().map_or(waiting.pending.held.len(), Vec::len);
+                let fits = is_error(reply) || (reply.array && reply.items.len() == asked);
                 // A reply that may be answered from where it lies is not copied.
                 let last = waiting.missing == 1;
                 let in_place = last && waiting.pending.bytes.is_empty();
@@ -281,6 +290,7 @@ impl CachedReads {
                 if let Some(waiting) = self.one_less(index) {
                     done.push(finish(engine, waiting, in_place.then_some(bytes), deliver));
                 }
+                fits
             }
         }
     }
@@ -308,6 +318,10 @@ fn ask_only_node(node: &mut Node, placement: &Placement, pending: &Pending, inde
     let slots = (!all).then(|| pending.wanted().filter(cached).map(|wanted| wanted.slot).collect());
     node.queue.push_back(Expected::Blocks(index, slots));
     1
+}
+
+fn is_error(reply: &Reply<'_>) -> bool {
+    !reply.array && matches!(reply.items, [Item::Error(_)])
 }
 
 fn write_mget(out: &mut Vec<u8>, keys: usize) {
