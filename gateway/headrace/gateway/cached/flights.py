@@ -44,14 +44,18 @@ class Flight:
         "confirmed",
         "contested",
         "dispatched",
+        "due_s",
         "early",
         "filling",
         "outcome",
         "token",
     )
 
-    def __init__(self, asked: Asked, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, asked: Asked, due_s: float) -> None:
+        loop = asyncio.get_running_loop()
         self.asked = asked
+        self.due_s = due_s
+        """Deadline of who began it, on the loop's clock: the store is not asked later."""
         self.token: bytes | None = None
         """Our lease; None without one."""
         self.contested = False
@@ -95,23 +99,29 @@ class Flights:
         return len(self._under_way)
 
     def board(
-        self, catalog: Catalog, asked: Sequence[Asked], *, limit_ms: int
+        self, catalog: Catalog, asked: Sequence[Asked], *, due_s: float, alone: bool
     ) -> list[tuple[Flight, bool]]:
-        """A flight per key, and whether it had left already when this caller came."""
-        loop = asyncio.get_running_loop()
+        """A flight per key, and whether it had left already when this caller came.
+
+        `alone` shares nothing with other callers and leaves the cache out: the store decides.
+        """
+        if alone:
+            own = [Flight(Asked(each.key, each.events, cached=False), due_s) for each in asked]
+            self._spawn(self._fly(catalog, own))
+            return [(flight, False) for flight in own]
         fresh: list[Flight] = []
         boarded: list[tuple[Flight, bool]] = []
         for each in asked:
             flight = self._under_way.get(each.key)
             if flight is None:
-                flight = self._under_way[each.key] = Flight(each, loop)
+                flight = self._under_way[each.key] = Flight(each, due_s)
                 fresh.append(flight)
             else:
                 self.counters.joined += 1
             flight.early += not flight.dispatched
             boarded.append((flight, flight.dispatched))
         if fresh:
-            self._spawn(self._fly(catalog, fresh, limit_ms))
+            self._spawn(self._fly(catalog, fresh))
         return boarded
 
     def leave(self, flight: Flight, *, late: bool) -> None:
@@ -127,17 +137,27 @@ class Flights:
             flight.filling = True
             self._spawn(self._fill(flight, token, block, ttl_ms))
 
+    async def discard(self, key: bytes) -> None:
+        """Delete a block that cannot be used, so that a sound one may be filled."""
+        if self._links is not None:
+            await self._links.delete(self._placement.node(key), self._placement.block_key(key))
+
     async def observe(self, key: bytes, block: bytes) -> None:
         """Tell the cache what the store held while another reader has the lease."""
         if self._links is not None:
             keys = [self._placement.block_key(key), self._placement.lease_key(key)]
             await self._links.run_script(self._placement.node(key), OBSERVE, keys, [block])
 
-    async def _fly(self, catalog: Catalog, flights: list[Flight], limit_ms: int) -> None:
+    async def _fly(self, catalog: Catalog, flights: list[Flight]) -> None:
+        """Lease, then ask the store: flights of one caller, so of one deadline."""
         await self._lease(flights)
         left = [flight for flight in flights if not flight.outcome.done()]
         for flight in left:
             flight.dispatched = True
+        limit_ms = int((flights[0].due_s - asyncio.get_running_loop().time()) * 1000)
+        if limit_ms <= 0:
+            self._land(left, [Unreachable("the deadline passed")] * len(left))
+            return
         self.counters.store_reads += len(left)
         wanted = [(flight.asked.key, flight.asked.events) for flight in left]
         outcomes: Sequence[Cells | Unreachable] = [Unreachable("the read failed")] * len(left)
@@ -192,7 +212,7 @@ class Flights:
         answer = None
         if self._links is not None:
             answer = await self._links.run_script(self._placement.node(key), FILL, keys, arguments)
-        taken = answer == [1]
+        taken = answer == [token + keys[0]]
         self.counters.fills += taken
         self.counters.fills_refused += not taken
         self._end(flight, confirmed=taken)

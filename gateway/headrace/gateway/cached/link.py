@@ -28,6 +28,7 @@ CONNECT_LIMIT_S = 0.25
 PAUSE_START_S = 0.05
 PAUSE_MAX_S = 1.0
 WATCH_INTERVAL_S = 0.005
+SAY_INTERVAL_S = 10.0
 
 Outcome = bytes | PendingRead | list[bytes | int | str | None] | None
 Deliver = Callable[[int, Outcome], None]
@@ -66,8 +67,10 @@ class CacheLink(asyncio.Protocol):
         try:
             while True:
                 if await self._connect():
-                    pause_s = PAUSE_START_S
+                    up_s = self._loop.time()
                     await self._lost.wait()
+                    if self._loop.time() - up_s > PAUSE_MAX_S:
+                        pause_s = PAUSE_START_S  # A node that greets and fails is not yet well.
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
                 pause_s = min(PAUSE_MAX_S, pause_s * 2)
         finally:
@@ -107,6 +110,8 @@ class CacheLink(asyncio.Protocol):
             async with asyncio.timeout(REPLY_LIMIT_S * 2):
                 self._write(self._greeting_commands())
                 await self._greeting
+            if self._lost.is_set():
+                raise ConnectionError("the node closed the connection")
         except (OSError, TimeoutError, ConnectionError) as error:
             self._leave(str(error) or type(error).__name__)
             return False
@@ -198,6 +203,9 @@ class Links:
         self._pending: dict[int, asyncio.Future[list[bytes | int | str | None] | None]] = {}
         self._deliver_read = deliver
         self._token = -1
+        self._say_refused_due_s = 0.0
+        self.scripts_refused = 0
+        """Replies to scripts that were errors, such as those of a node that is out of memory."""
         self.nodes = [
             CacheLink(reads, url, position, self._deliver, clock)
             for position in range(len(url.nodes))
@@ -228,9 +236,22 @@ class Links:
         if reply and isinstance(reply[0], str) and reply[0].startswith("NOSCRIPT"):
             reply = await self._command(node, [b"EVAL", script.text, count, *keys, *arguments])
         if reply and isinstance(reply[0], str):
-            logger.warning("a cache node refused a script", extra={"reason": reply[0]})
+            self._say_refused(node, reply[0])
             return None
         return reply
+
+    async def delete(self, node: int, key: bytes) -> None:
+        """Delete one key, if the node can be asked."""
+        await self._command(node, [b"DEL", key])
+
+    def _say_refused(self, node: int, reason: str) -> None:
+        """A node that is out of memory refuses every fill: say so now and then, count the rest."""
+        self.scripts_refused += 1
+        now_s = asyncio.get_running_loop().time()
+        if now_s >= self._say_refused_due_s:
+            self._say_refused_due_s = now_s + SAY_INTERVAL_S
+            fields = {"node": self.nodes[node].node.name, "reason": reason}
+            logger.warning("a cache node refuses scripts", extra=fields)
 
     async def _command(
         self, node: int, parts: list[bytes]

@@ -35,6 +35,7 @@ KEYS_UNDER_WAY_MAX = 20_000
 """Beyond this many keys being read, further misses are told that the store cannot be reached."""
 JITTER = 0.1
 ROUNDS_MAX = 3
+"""Tries of a request at a row whose first read proved nothing; the last asks the store alone."""
 
 Deliver = Callable[[bytes], None]
 
@@ -104,6 +105,7 @@ class StoreReads:
         counters["keys_under_way"] = self._flights.under_way
         if self._links is not None:
             counters["cache_nodes_up"] = sum(link.up for link in self._links.nodes)
+            counters["cache_scripts_refused"] = self._links.scripts_refused
             counters["breaker_opened"] = sum(link.opened for link in self._links.nodes)
         return counters
 
@@ -179,28 +181,33 @@ class StoreReads:
             asking.deliver(response)
 
     async def _read_missing(self, pending: PendingRead, catalog: Catalog, due_s: float) -> None:
-        for _ in range(ROUNDS_MAX):
+        for rounds in range(1, ROUNDS_MAX + 1):
             wanted = pending.wanted()
-            if not wanted:
+            if not wanted or self._loop.time() >= due_s:
                 return
             asked = [Asked(key, events, ttl > 0) for _, key, events, ttl in wanted]
-            limit_ms = max(1, int((due_s - self._loop.time()) * 1000))
-            boarded = self._flights.board(catalog, asked, limit_ms=limit_ms)
+            alone = rounds == ROUNDS_MAX
+            boarded = self._flights.board(catalog, asked, due_s=due_s, alone=alone)
             try:
                 for (slot, *_), (flight, late) in zip(wanted, boarded, strict=True):
-                    await self._take(pending, slot, flight, late=late)
+                    await self._take(pending, slot, flight, due_s, late=late)
             finally:
                 for flight, late in boarded:
                     self._flights.leave(flight, late=late)
 
-    async def _take(self, pending: PendingRead, slot: int, flight: Flight, *, late: bool) -> None:
+    async def _take(
+        self, pending: PendingRead, slot: int, flight: Flight, due_s: float, *, late: bool
+    ) -> None:
         """Put a flight's outcome into the request; what cannot be trusted stays wanted."""
         outcome = await asyncio.shield(flight.outcome)
         if isinstance(outcome, Block):
-            pending.take_block(slot, outcome.block, self._clock())
+            if not pending.take_block(slot, outcome.block, self._clock()):
+                await self._flights.discard(flight.asked.key)
             return
         if not isinstance(outcome, Cells):
-            pending.take_unavailable(slot)
+            # Whose deadline lies beyond that of the flight tries anew, once: its own is as late.
+            if flight.due_s >= due_s:
+                pending.take_unavailable(slot)
             return
         if late and not await asyncio.shield(flight.confirmed):
             return

@@ -50,9 +50,10 @@ if not lease or string.sub(lease, 1, 8) ~= ARGV[1] then return 0 end
 redis.call('DEL', KEYS[2])
 if #lease > 8 and string.sub(lease, 9) ~= redis.sha1hex(ARGV[2]) then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-return 1
+return ARGV[1] .. KEYS[1]
 """)
-"""KEYS block key, lease key; ARGV token, block, ttl in ms. 1 when the block was put."""
+"""KEYS block key, lease key; ARGV token, block, ttl in ms. Token and block key when the block was
+put, so that another script's reply, or another fill's, is never taken for this one's."""
 
 OBSERVE = Script("""
 local block = redis.call('GET', KEYS[1])

@@ -60,11 +60,12 @@ class ScyllaRows:
         self, catalog: Catalog, wanted: Sequence[tuple[bytes, int | None]], *, limit_ms: int
     ) -> list[Cells | Unreachable]:
         """One outcome per wanted (key, limit); the limit of a History, None for an Object."""
-        reads = (self._one(catalog, key, limit, limit_ms) for key, limit in wanted)
+        due_s = asyncio.get_running_loop().time() + limit_ms / 1000
+        reads = (self._one(catalog, key, limit, due_s) for key, limit in wanted)
         return await asyncio.gather(*reads)
 
     async def _one(
-        self, catalog: Catalog, key: bytes, limit: int | None, limit_ms: int
+        self, catalog: Catalog, key: bytes, limit: int | None, due_s: float
     ) -> Cells | Unreachable:
         group, fields = catalog.decode_key(key)
         rows = self._rows.get(group)
@@ -74,7 +75,10 @@ class ScyllaRows:
         parameters = [*fields.values()] if limit is None else [*fields.values(), limit]
         try:
             async with self._in_flight:
-                statement = await self._bound(text, parameters, limit_ms)
+                left_s = due_s - asyncio.get_running_loop().time()
+                if left_s <= 0:
+                    return Unreachable("the deadline passed before the store was asked")
+                statement = await self._bound(text, parameters, left_s)
                 result = await self._session.execute(statement)
         except CassException as error:
             return Unreachable(str(error) or type(error).__name__)
@@ -82,11 +86,11 @@ class ScyllaRows:
             return Cells([(0, row.column_value_by_index(0)) for row in result.all()])
         return Cells(_object_cells(result.first()))
 
-    async def _bound(self, text: str, parameters: list[int | str], limit_ms: int) -> Any:
+    async def _bound(self, text: str, parameters: list[int | str], limit_s: float) -> Any:
         prepared = self._prepared.get(text)
         if prepared is None:
             prepared = self._prepared[text] = await self._session.create_prepared(text)
-        statement = prepared.bind(parameters, timeout=limit_ms / 1000)
+        statement = prepared.bind(parameters, timeout=limit_s)
         statement.set_is_idempotent(True)
         return statement
 
