@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from headrace.cli.gateway_role import GatewayRole
     from headrace.registry.watch import CatalogWatcher
     from headrace.sync.downsync import Downsync
+    from headrace.sync.downsync_telemetry import DownsyncTelemetry
     from headrace.sync.offline.duckdb import DuckdbOfflineStore
     from headrace.sync.telemetry import SyncTelemetry
     from headrace.sync.writer_role import WriterRole
@@ -91,12 +92,13 @@ async def _run(
     from headrace.cli.gateway_role import GatewayRole, now_ms
     from headrace.gateway.serve import StopSignals
     from headrace.registry.watch import CatalogWatcher
+    from headrace.sync.downsync_telemetry import DownsyncTelemetry
     from headrace.sync.telemetry import SyncTelemetry
 
     metrics = CollectorRegistry()
     watcher = CatalogWatcher(online.catalog_reader(), now_ms)
     writer = _writer(online, commands, watcher, SyncTelemetry(metrics))
-    downsync = _downsync(online, commands, watcher, offline)
+    downsync = _downsync(online, commands, watcher, offline, DownsyncTelemetry(metrics))
     gateway = GatewayRole(
         settings.gateway, online, commands.producer(), watcher=watcher, metrics=metrics
     )
@@ -120,6 +122,7 @@ def _downsync(
     commands: CommandEngine,
     watcher: CatalogWatcher,
     offline: DuckdbOfflineStore,
+    telemetry: DownsyncTelemetry,
 ) -> Downsync:
     from headrace.sync.downsync import DOWNSYNC_GROUP, Downsync, DownsyncPorts
 
@@ -130,7 +133,8 @@ def _downsync(
             online=online.merged_records(),
             offline=offline,
             state=online.sync_state(),
-        )
+        ),
+        telemetry,
     )
 
 

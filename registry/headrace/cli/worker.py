@@ -71,22 +71,31 @@ async def _write(settings: Settings, bulk_rate: float | None, metrics_port: int 
 
 
 @command.command("downsync")
+@click.option(
+    "--metrics-port", type=click.IntRange(1, 65_535), help="Serve Prometheus metrics on this port."
+)
 @with_settings("online", "commands", "offline")
-def downsync(settings: Settings) -> None:
+def downsync(metrics_port: int | None, settings: Settings) -> None:
     """Write sampled real-time commands to the offline store until SIGTERM or Ctrl-C.
 
     It follows the writer: a command is handled once the writer has committed it.
     """
     log_json_lines()
-    asyncio.run(_downsync(settings))
+    asyncio.run(_downsync(settings, metrics_port))
 
 
-async def _downsync(settings: Settings) -> None:
+async def _downsync(settings: Settings, metrics_port: int | None) -> None:
+    from prometheus_client import CollectorRegistry, start_http_server
+
     from headrace.cli.engines import open_commands, open_offline, open_online
     from headrace.registry.watch import CatalogWatcher
     from headrace.sync.clock import wall_clock_ms
     from headrace.sync.downsync import DOWNSYNC_GROUP, Downsync, DownsyncPorts
+    from headrace.sync.downsync_telemetry import DownsyncTelemetry
 
+    registry = CollectorRegistry()
+    if metrics_port is not None:
+        start_http_server(metrics_port, addr="127.0.0.1", registry=registry)
     command_log = open_commands(settings.commands)
     online = open_online(settings.online)
     offline = open_offline(settings.offline)
@@ -98,7 +107,7 @@ async def _downsync(settings: Settings) -> None:
         offline=offline,
         state=online.sync_state(),
     )
-    role = Downsync(ports)
+    role = Downsync(ports, DownsyncTelemetry(registry))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, role.stop)
     watching = asyncio.create_task(watcher.run())

@@ -27,6 +27,7 @@ from headrace.sync.clock import ClockMs, steady_clock_ms, wall_clock_ms
 from headrace.sync.downsync_checkpoint import Checkpoint
 from headrace.sync.downsync_commands import Command, decode
 from headrace.sync.downsync_sampling import is_emitted
+from headrace.sync.downsync_telemetry import DownsyncTelemetry
 from headrace.sync.errors import CatalogMissing, CommitRefused, SyncError
 from headrace.sync.offline.ports import LogRange, OfflineWriter
 from headrace.sync.offline.types import arrow_rows, declared_columns, system_columns
@@ -74,12 +75,14 @@ class Downsync:
     def __init__(
         self,
         ports: DownsyncPorts,
+        telemetry: DownsyncTelemetry,
         *,
         limits: DownsyncLimits | None = None,
         now_ms: ClockMs = wall_clock_ms,
         steady_ms: ClockMs = steady_clock_ms,
     ) -> None:
         self._ports = ports
+        self._telemetry = telemetry
         self._limits = limits or DownsyncLimits()
         self._now_ms = now_ms
         self._steady_ms = steady_ms
@@ -155,6 +158,7 @@ class Downsync:
             ]
             self._waiting = waiting  # A later partition may fail: this one is done.
         self._waiting = waiting
+        self._telemetry.waiting_rows.set(len(waiting))
         self._waiting_since_ms = self._steady_ms()
         return sum(len(records) for records in ready.values())
 
@@ -171,6 +175,8 @@ class Downsync:
                 token = LogRange(*partition, fresh[0].coordinates.offset, next_offset)
                 await self._append(chosen, groups, live.compiled, token)
                 await checkpoint.save(next_offset, emitted_ms)
+            self._telemetry.emitted.inc(len(chosen))
+            self._telemetry.left_out.inc(len(fresh) - len(chosen))
         await self._ports.consumer.commit({partition: next_offset})
 
     async def _decode(self, records: Sequence[LogRecord]) -> tuple[LiveCatalog, list[Command]]:

@@ -13,6 +13,7 @@ from typing import Protocol, cast
 
 import msgspec
 import pytest
+from prometheus_client import CollectorRegistry
 
 from headrace.codec import Catalog, encode_commands
 from headrace.gateway.stores.memory import MemoryCatalogReader
@@ -29,6 +30,7 @@ from headrace.registry.physical import CATALOG_DOCUMENT, CATALOG_GENERATION
 from headrace.registry.watch import CatalogWatcher
 from headrace.sync.downsync import DOWNSYNC_GROUP, DownsyncLimits, DownsyncPorts
 from headrace.sync.downsync import Downsync as DownsyncJob
+from headrace.sync.downsync_telemetry import DownsyncTelemetry
 from headrace.sync.logs.memory import MemoryCommandLog, MemoryConsumer
 from headrace.sync.offline.duckdb import DuckdbOfflineStore
 from headrace.sync.offline.memory import MemoryOfflineStore
@@ -169,6 +171,7 @@ class World:
         self.now_ms = START_MS + 3_600_000
         self.log = MemoryCommandLog(partition_count=partition_count, now_ms=lambda: self.now_ms)
         self.online = MemoryOnlineStore()
+        self.metrics = CollectorRegistry()
         self.offline = offline or MemoryOfflineStore()
         self.publish(DOCUMENT)
         self.catalog = CatalogWatcher(MemoryCatalogReader(self.online.named), lambda: self.now_ms)
@@ -207,7 +210,9 @@ class World:
             state=FusedState(MemorySyncState(self.online), fuse),
         )
         limits = DownsyncLimits(rows_max=rows_max, linger_ms=0, wait_ms=1)
-        return DownsyncJob(ports, limits=limits, now_ms=lambda: self.now_ms)
+        self.metrics = CollectorRegistry()
+        telemetry = DownsyncTelemetry(self.metrics)
+        return DownsyncJob(ports, telemetry, limits=limits, now_ms=lambda: self.now_ms)
 
     async def downsync(self, fuse: Fuse | None = None, *, rows_max: int = 10_000) -> None:
         """One worker until it finds nothing more to do, or dies."""
@@ -488,3 +493,15 @@ async def test_a_second_worker_takes_over_without_doubling(tmp_path: Path) -> No
     while await second.turn():
         pass
     assert await world.places() == reference(world.records())
+
+
+async def test_emitted_and_left_out_commands_are_counted() -> None:
+    world = World()
+    await world.append(random_commands(seed=16, count=100))
+    await world.write()
+    await world.downsync()
+    emitted, left_out = (
+        world.metrics.get_sample_value("headrace_downsync_commands_total", {"outcome": outcome})
+        for outcome in ("emitted", "left out")
+    )
+    assert (emitted, left_out) == (len(await world.places()), 100 - len(await world.places()))
