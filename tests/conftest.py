@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,11 @@ STARTERS: dict[str, Callable[[Path], Server]] = {
     "kafka": start_kafka,
     "valkey": start_valkey,
 }
+
+
+def pytest_configure() -> None:
+    """Let SIGTERM end the run as Ctrl-C does, through every teardown: no server stays behind."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 class Servers:
