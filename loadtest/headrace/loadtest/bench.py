@@ -1,63 +1,34 @@
-"""`make bench`: what one gateway process on LMDB costs, driven by wrk.
-
-Server on CPU 0, wrk on CPU 1, every cell once a round in shuffled order, medians over rounds.
-Server CPU comes from /proc/<pid>/stat, so it is the server's alone; yet a busy neighbour slows the
-same instructions down. A round in which other processes took more than a few per cent of the
-machine is therefore repeated, and what they took is kept. Raw rounds are kept as JSON.
-"""
+"""`make bench`: what one gateway process on LMDB costs, driven by wrk (`wrk.py` has the method)."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import random
-import resource
 import shutil
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from headrace.loadtest import feature_data
-
-BODIES = 500
-"""Distinct request bodies of a cell, sent in turn."""
-
-OTHERS_SHARE_MAX = 0.06
-"""Share of the machine that other processes may take in a round."""
-
-REPEATS_MAX = 3
-"""How often a disturbed round is repeated before it is kept, disturbed as it is."""
-
-JSON_TYPE = "application/json"
-AVRO_TYPE = "application/vnd.headrace.avro"
-LUA = Path(__file__).with_name("wrk.lua")
-TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
-NO_WRK = (
-    "bench: wrk is not installed; get it with `apt-get install wrk` (Debian, Ubuntu), "
-    "`brew install wrk` (macOS) or from https://github.com/wg/wrk, then run `make bench` again"
+from headrace.loadtest.wrk import (
+    AVRO_TYPE,
+    JSON_TYPE,
+    NO_WRK,
+    Cell,
+    Gateway,
+    Plan,
+    drive,
+    pin,
+    prepare,
+    report,
+    show,
+    wait_ready,
 )
-
-
-class Cell(NamedTuple):
-    """One kind of request."""
-
-    name: str
-    accept: str
-    body: Callable[[random.Random], bytes]
-
 
 CELLS = [
     *(
@@ -70,256 +41,62 @@ CELLS = [
 ]
 
 
-class Gateway(NamedTuple):
-    """A running server."""
-
-    port: int
-    pid: int
-
-
-class Round(NamedTuple):
-    """One cell driven once."""
-
-    requests: int
-    seconds: float
-    cpu_us: float
-    p50_ms: float
-    p99_ms: float
-    p999_ms: float
-    errors: int
-    others_share: float
-
-    @property
-    def requests_per_core_second(self) -> float:
-        """What one saturated core would do."""
-        return 1_000_000 / self.cpu_us
-
-
 def main() -> int:
-    arguments = _arguments()
+    arguments = plan_arguments("bench", __doc__, Path("loadtest/results/bench.json"))
     if shutil.which("wrk") is None:
         print(NO_WRK, file=sys.stderr)
         return 1
+    plan = Plan(arguments.rounds, arguments.seconds, arguments.connections)
     with (
         tempfile.TemporaryDirectory(prefix="headrace-bench-") as name,
         _gateway(Path(name)) as live,
     ):
-        folder = Path(name)
-        sizes = {cell.name: _prepare(cell, live, folder) for cell in CELLS}
-        rounds = _drive(live, folder, arguments)
-    report = _report(rounds, sizes, arguments)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=1) + "\n")
-    _print(report)
-    print(f"raw results: {arguments.out}", file=sys.stderr)
+        sizes = {cell.name: prepare(cell, live, Path(name)) for cell in CELLS}
+        rounds = drive(live, CELLS, Path(name), plan)
+    made = report(rounds, sizes, plan)
+    keep(made, arguments.out)
+    show(made)
     return 0
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+def plan_arguments(program: str, text: str | None, out: Path) -> argparse.Namespace:
+    """The arguments of every HTTP bench."""
+    parser = argparse.ArgumentParser(prog=program, description=text)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=2, help="of each cell in each round")
     parser.add_argument("--connections", type=int, default=16)
-    parser.add_argument("--out", type=Path, default=Path("loadtest/results/bench.json"))
+    parser.add_argument("--out", type=Path, default=out)
     return parser.parse_args()
+
+
+def keep(made: dict[str, object], out: Path) -> None:
+    """Write the raw results."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(made, indent=1) + "\n")
+    print(f"raw results: {out}", file=sys.stderr)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @contextmanager
 def _gateway(folder: Path) -> Generator[Gateway, None, None]:
     feature_data.write_store(folder / "online")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "headrace.cli", "serve", "--port", str(port)]
     command += ["--online", f"lmdb:{folder / 'online'}"]
     command += ["--commands", f"sqlite:{folder / 'commands.db'}"]
-    server = subprocess.Popen([*_pin(0), *command], stderr=subprocess.DEVNULL)
+    server = subprocess.Popen([*pin(0), *command], stderr=subprocess.DEVNULL)
     try:
-        _wait_ready(port, server)
+        wait_ready(port, server)
         yield Gateway(port, server.pid)
     finally:
         server.terminate()
         server.wait(timeout=15)
-
-
-def _pin(cpu: int) -> list[str]:
-    enough = (os.cpu_count() or 1) > 1 and shutil.which("taskset") is not None
-    return ["taskset", "-c", str(cpu)] if enough else []
-
-
-def _wait_ready(port: int, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            raise SystemExit(f"bench: the gateway ended with {server.returncode} at start")
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.05)
-    raise SystemExit("bench: the gateway was not ready within 20 s")
-
-
-def _prepare(cell: Cell, live: Gateway, folder: Path) -> dict[str, float]:
-    """Write the cell's bodies, check one answer, and weigh it."""
-    source = random.Random(cell.name)
-    bodies = [cell.body(source) for _ in range(BODIES)]
-    _bodies_path(cell, folder).write_bytes(b"\n".join(bodies) + b"\n")
-    answer = _post(live, bodies[0], cell.accept)
-    values = feature_data.values_in(_post(live, bodies[0], JSON_TYPE))
-    return {"bytes": len(answer), "values": values, "bytes_per_value": len(answer) / values}
-
-
-def _bodies_path(cell: Cell, folder: Path) -> Path:
-    return folder / (cell.name.replace(" ", "-") + ".bodies")
-
-
-def _post(live: Gateway, body: bytes, accept: str) -> bytes:
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{live.port}/v1/read",
-        data=body,
-        headers={"Content-Type": JSON_TYPE, "Accept": accept},
-    )
-    with urllib.request.urlopen(request, timeout=5) as response:
-        answer: bytes = response.read()
-    return answer
-
-
-def _drive(live: Gateway, folder: Path, arguments: argparse.Namespace) -> dict[str, list[Round]]:
-    rounds: dict[str, list[Round]] = {cell.name: [] for cell in CELLS}
-    order = random.Random(7)
-    for number in range(arguments.rounds + 1):
-        cells = list(CELLS)
-        order.shuffle(cells)
-        for cell in cells:
-            seconds = arguments.seconds if number else 1
-            outcome = _wrk(cell, live, folder, seconds, arguments.connections)
-            if not number:  # the first round warms up
-                continue
-            for _ in range(REPEATS_MAX):
-                if outcome.others_share <= OTHERS_SHARE_MAX:
-                    break
-                outcome = _wrk(cell, live, folder, seconds, arguments.connections)
-            rounds[cell.name].append(outcome)
-        print(f"round {number} of {arguments.rounds}", file=sys.stderr)
-    return rounds
-
-
-def _wrk(cell: Cell, live: Gateway, folder: Path, seconds: int, connections: int) -> Round:
-    command = [*_pin(1), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(LUA)]
-    command.append(f"http://127.0.0.1:{live.port}")
-    environment = {"PATH": os.environ["PATH"], "ACCEPT": cell.accept}
-    environment["BODIES"] = str(_bodies_path(cell, folder))
-    started, wrk_before = time.monotonic(), _children_seconds()
-    before, others_before = _cpu_seconds(live.pid), _others_seconds(live.pid)
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    used = _cpu_seconds(live.pid) - before
-    wrk_used = _children_seconds() - wrk_before
-    others = _others_seconds(live.pid) - others_before - wrk_used
-    elapsed = time.monotonic() - started
-    measured = json.loads(finished.stdout.splitlines()[-1])
-    return Round(
-        requests=measured["requests"],
-        seconds=measured["seconds"],
-        cpu_us=used * 1e6 / measured["requests"],
-        p50_ms=measured["p50_ms"],
-        p99_ms=measured["p99_ms"],
-        p999_ms=measured["p999_ms"],
-        errors=measured["errors"],
-        others_share=max(0.0, others) / (elapsed * (os.cpu_count() or 1)),
-    )
-
-
-def _cpu_seconds(pid: int) -> float:
-    """User and system time of a process so far."""
-    text = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(text[11]) + int(text[12])) / TICKS_A_SECOND
-
-
-def _children_seconds() -> float:
-    """CPU time of ended children of this process: every wrk so far."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def _others_seconds(pid: int) -> float:
-    """Busy time of the machine so far, all but the server's."""
-    ticks = [int(text) for text in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
-    idle = ticks[3] + ticks[4]
-    return (sum(ticks) - idle) / TICKS_A_SECOND - _cpu_seconds(pid)
-
-
-def _report(
-    rounds: dict[str, list[Round]],
-    sizes: dict[str, dict[str, float]],
-    arguments: argparse.Namespace,
-) -> dict[str, object]:
-    return {
-        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
-        "machine": {
-            "cpu": _cpu_model(),
-            "cpus": os.cpu_count(),
-            "system": platform.platform(terse=True),
-            "python": platform.python_version(),
-        },
-        "method": {
-            "rounds": arguments.rounds,
-            "seconds": arguments.seconds,
-            "connections": arguments.connections,
-            "bodies": BODIES,
-            "server_cpu": 0,
-            "wrk_cpu": 1,
-        },
-        "medians": {name: _medians(cell) | sizes[name] for name, cell in rounds.items()},
-        "rounds": {name: [one._asdict() for one in cell] for name, cell in rounds.items()},
-    }
-
-
-def _medians(cell: list[Round]) -> dict[str, float]:
-    names = ("cpu_us", "p50_ms", "p99_ms", "p999_ms", "requests_per_core_second", "others_share")
-    medians = {name: float(statistics.median(getattr(one, name) for one in cell)) for name in names}
-    medians["errors"] = float(sum(one.errors for one in cell))
-    return medians
-
-
-def _print(report: dict[str, object]) -> None:
-    print(
-        f"{'':<20}{'req/s/core':>11}{'CPU µs':>9}{'p50 ms':>9}{'p99 ms':>9}{'p99.9 ms':>10}"
-        f"{'B/value':>9}{'errors':>8}{'others':>8}"
-    )
-    medians = report["medians"]
-    for name, cell in medians.items() if isinstance(medians, dict) else ():
-        print(
-            f"{name:<20}{cell['requests_per_core_second']:>11,.0f}{cell['cpu_us']:>9.1f}"
-            f"{cell['p50_ms']:>9.2f}{cell['p99_ms']:>9.2f}{cell['p999_ms']:>10.2f}"
-            f"{cell['bytes_per_value']:>9.1f}{cell['errors']:>8.0f}"
-            f"{cell['others_share']:>8.0%}"
-        )
-    if any(
-        cell["others_share"] > OTHERS_SHARE_MAX
-        for cell in (medians.values() if isinstance(medians, dict) else ())
-    ):
-        print("others: share of the machine that other processes took; above 6 % figures are high")
-
-
-def _commit() -> str:
-    git = shutil.which("git")
-    if git is None:
-        return "unknown"
-    found = subprocess.run(
-        [git, "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip() or "unknown"
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 if __name__ == "__main__":
