@@ -5,7 +5,7 @@ CODEC  := Cargo.toml Cargo.lock $(shell find rust_codec -name '*.rs' -o -name '*
 SRC    := rust_codec/headrace gateway/headrace sync/headrace registry/headrace loadtest/headrace
 ONCE   ?=
 ENGINES ?= embedded
-.PHONY: help install run test static codec bench stress clean
+.PHONY: help install run test static codec bench bench-embedded bench-real stress clean
 
 help:
 	@grep -E '^## ' Makefile | sed 's/^## //'
@@ -37,11 +37,16 @@ static: .venv/dev
 stress: .venv/dev
 	@$(BIN)/python -m pytest -q -m stress
 
-## make bench     CPU per request, per record, per command; raw results in loadtest/results
-bench: .venv/dev
+## make bench     CPU per request, per record, per command; raw results in loadtest/results (ENGINES=real: over Cassandra, Kafka and Valkey)
+bench: .venv/dev bench-$(ENGINES)
+	@$(BIN)/python -m headrace.loadtest.pages
+
+bench-embedded: .venv/dev
 	@$(BIN)/python -m headrace.loadtest.codec_bench --build release --out loadtest/results/codec.json
 	@$(BIN)/python -m headrace.loadtest.bench
-	@$(BIN)/python -m headrace.loadtest.pages
+
+bench-real: .venv/dev
+	@$(BIN)/python -m headrace.loadtest.real_bench
 
 ## make codec     rebuild the Rust codec in place, quickly (for developers)
 codec: .venv/dev

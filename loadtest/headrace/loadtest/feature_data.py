@@ -100,6 +100,11 @@ def sample(*, rows: int = ROWS, histories: int = HISTORIES) -> Iterator[bytes]:
             yield _command(HISTORY, "APPEND", user_id, at_ms, EVENT_TYPES, source)
 
 
+def update(user_id: int, at_ms: int, source: random.Random) -> bytes:
+    """An UPDATE of a whole record at an event time."""
+    return _command(OBJECT, "UPDATE", user_id, at_ms, RECORD_TYPES, source)
+
+
 def write_store(folder: Path, *, rows: int = ROWS, histories: int = HISTORIES) -> None:
     """Publish the catalog and write all rows."""
     document = catalog_document()
