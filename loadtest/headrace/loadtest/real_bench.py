@@ -37,6 +37,7 @@ from headrace.loadtest.wrk import (
     Cell,
     Gateway,
     Plan,
+    Round,
     cpu_seconds,
     drive,
     pin,
@@ -85,7 +86,8 @@ def main() -> int:
         folder = Path(name)
         with _engines(folder) as engines:
             asyncio.run(_load(engines))
-            rounds, sizes = {}, {}
+            rounds: dict[str, list[Round]] = {}
+            sizes: dict[str, dict[str, float]] = {}
             for cells, cache in ((CACHED, engines.cache), (MISSED, "none")):
                 with _gateway(engines, cache) as live:
                     _warm(live)
@@ -97,8 +99,8 @@ def main() -> int:
     show(made)
     print(
         f"writer: {written['cpu_us_per_command']:.1f} µs of its own CPU a command, "
-        f"{written['commands_per_cpu_second']:,.0f} commands a CPU second; at "
-        f"{PACED_COMMANDS_PER_S:,} a second readable within {written['delay_p99_s_at_most']} s (p99)"
+        f"{written['commands_per_cpu_second']:,.0f} commands a CPU second; readable within "
+        f"{written['delay_p99_s_at_most']} s (p99) at {PACED_COMMANDS_PER_S:,} commands a second"
     )
     return 0
 
@@ -172,35 +174,39 @@ def _warm(live: Gateway) -> None:
                 response.read()
 
 
-async def _measure_writer(engines: Engines) -> dict[str, float]:
-    """Run the writer role over a backlog, then over a paced stream."""
-    catalog = Catalog(encode_document(feature_data.catalog_document()))
-    log = KafkaCommandLog(KafkaUrl.parse(engines.commands))
-    producer = log.producer()
-    backlog = list(_fresh_commands(catalog, WRITER_COMMANDS))
-    await producer.append("realtime", backlog)
-    metrics_port = free_port()
+@contextmanager
+def _worker(engines: Engines, metrics_port: int) -> Generator[int]:
+    """The writer role as a process; gives its id."""
     command = [*pin(0), sys.executable, "-m", "headrace.cli", "worker", "write"]
     command += ["--online", engines.online, "--cache", engines.cache]
     command += ["--commands", engines.commands, "--metrics-port", str(metrics_port)]
     worker = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
-        started = time.monotonic()
-        await _committed(log, WRITER_COMMANDS)
-        used, elapsed = cpu_seconds(worker.pid), time.monotonic() - started
-        before = _delays(metrics_port)
-        for _ in range(PACED_S * 20):
-            tick = time.monotonic()
-            await producer.append(
-                "realtime", list(_fresh_commands(catalog, PACED_COMMANDS_PER_S // 20))
-            )
-            await asyncio.sleep(max(0.0, 0.05 - (time.monotonic() - tick)))
-        await _committed(log, WRITER_COMMANDS + PACED_S * PACED_COMMANDS_PER_S)
-        after = _delays(metrics_port)
+        yield worker.pid
     finally:
         worker.terminate()
         worker.wait(timeout=15)
-        await log.close()
+
+
+async def _measure_writer(engines: Engines) -> dict[str, float]:
+    """Run the writer role over a backlog, then over a paced stream."""
+    catalog = Catalog(encode_document(feature_data.catalog_document()))
+    log = KafkaCommandLog(KafkaUrl.parse(engines.commands))
+    producer, metrics_port = log.producer(), free_port()
+    await producer.append("realtime", list(_fresh_commands(catalog, WRITER_COMMANDS)))
+    with _worker(engines, metrics_port) as pid:
+        started = time.monotonic()
+        await _committed(log, WRITER_COMMANDS)
+        used, elapsed = cpu_seconds(pid), time.monotonic() - started
+        before = _delays(metrics_port)
+        for _ in range(PACED_S * 20):
+            tick = time.monotonic()
+            paced = list(_fresh_commands(catalog, PACED_COMMANDS_PER_S // 20))
+            await producer.append("realtime", paced)
+            await asyncio.sleep(max(0.0, 0.05 - (time.monotonic() - tick)))
+        await _committed(log, WRITER_COMMANDS + PACED_S * PACED_COMMANDS_PER_S)
+        after = _delays(metrics_port)
+    await log.close()
     return {
         "commands": WRITER_COMMANDS,
         "wall_seconds": elapsed,
