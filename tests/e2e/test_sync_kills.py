@@ -108,13 +108,13 @@ class Place:
 
     def offline_rows(self, name: str) -> list[dict[str, object]]:
         async def read() -> list[dict[str, object]]:
-            online = open_online(self.environment["HEADRACE_ONLINE"], read_only=True)
+            online = await open_online(self.environment["HEADRACE_ONLINE"], read_only=True)
             offline = open_offline(self.environment["HEADRACE_OFFLINE"])
             _, document = await live_catalog(online)
             group = next(group for group in document.groups if group.name == name)
             rows = (await offline.stored(group)).to_pylist()
             offline.close()
-            online.close()
+            await online.close()
             return rows
 
         return asyncio.run(read())

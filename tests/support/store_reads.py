@@ -114,7 +114,7 @@ async def open_store(server: Server, *, port: int | None = None) -> AsyncGenerat
     """The keyspace of these tests, emptied; `port` may be that of a proxy before the server."""
     engine = await ScyllaEngine.open(
         f"scylla://{server.host}:{port or server.port}/{KEYSPACE}?replication=1",
-        create_keyspace=True,
+        create=True,
     )
     made = document()
     await engine.table_admin().create(made.groups)

@@ -20,7 +20,15 @@ from headrace.gateway.explain import Explainer
 from headrace.gateway.lane_state import Lane
 from headrace.gateway.limits import Limits
 from headrace.gateway.negotiation import RequestIds
-from headrace.gateway.ports import Clock, CommandAppender, LateReads, Reads, RowInspector
+from headrace.gateway.ports import (
+    Clock,
+    CommandAppender,
+    LateReads,
+    Parts,
+    Reads,
+    RowInspector,
+    no_parts,
+)
 from headrace.gateway.read_path import ReadPath
 from headrace.gateway.release import program_version
 from headrace.gateway.routes import ROUTES, Gateway
@@ -32,17 +40,19 @@ logger = logging.getLogger(__name__)
 class Ports(msgspec.Struct, frozen=True, kw_only=True):
     """What the application is plugged into."""
 
-    engine: Reads
     in_force: CatalogInForce
     clock: Clock
     envelope_schema: str
     """Avro schema (JSON text) of the Avro answer."""
     metrics: CollectorRegistry
     """Where this application's metrics go, beside those of other parts of the process."""
+    engine: Reads | None = None
+    """Reads that answer at once, over the embedded store. Either it or `late` is there."""
     late: LateReads | None = None
-    """Reads over a cache and a networked store; without it `engine.read` answers at once."""
+    """Reads over a cache and a networked store; they go before `engine`."""
     appender: CommandAppender | None = None
     inspector: RowInspector | None = None
+    parts: Parts = no_parts
 
 
 def create_app(ports: Ports, limits: Limits, request_ids: RequestIds | None = None) -> Litestar:
@@ -58,6 +68,7 @@ def create_app(ports: Ports, limits: Limits, request_ids: RequestIds | None = No
         explainer=Explainer(ports.in_force, ports.inspector, ports.clock),
         exposition=Exposition(ports.metrics, GatewayCollector(telemetry, _gauges(ports, lane))),
         envelope_schema=ports.envelope_schema,
+        parts=ports.parts,
     )
     app = Litestar(
         route_handlers=ROUTES,
@@ -94,5 +105,11 @@ def _gauges(ports: Ports, lane: Lane) -> Gauges:
         draining=lambda: lane.draining,
         held_bytes=lambda: lane.held_bytes,
         connections=lambda: len(lane.connections),
-        engine_counters=ports.engine.counters,
+        engine_counters=lambda: _read_totals(ports),
+        parts=ports.parts,
     )
+
+
+def _read_totals(ports: Ports) -> dict[str, int]:
+    totals = ports.engine.counters() if ports.engine is not None else {}
+    return totals if ports.late is None else totals | ports.late.counters()

@@ -43,10 +43,7 @@ class Explainer:
         if self._inspector is not None:
             tier = self._inspector.tier
             found = await self._inspector.inspect(
-                catalog,
-                key,
-                history_events=group.max_events if group.feature_type == "History" else None,
-                now_ms=now_ms,
+                catalog, group, key, events_max=group.max_events, now_ms=now_ms
             )
         watch.lap(tier)
         verdict = judge(group, found, now_ms)

@@ -8,6 +8,7 @@ from typing import Protocol
 import msgspec
 
 from headrace.codec import Catalog, FoldedRecord
+from headrace.registry.catalog import Group
 
 Clock = Callable[[], int]
 """Milliseconds since the epoch."""
@@ -67,16 +68,29 @@ class LateReads(Protocol):
         """The whole response, or None: then `deliver` is called with it, once, from the loop."""
         ...
 
+    def counters(self) -> dict[str, int]:
+        """Running totals since start, by name."""
+        ...
+
+
+Event = tuple[int, dict[str, object]]
+"""Event time in ms and the value fields."""
+
 
 class Inspection(msgspec.Struct, frozen=True):
-    """One key as the store holds it: a folded record, or the event times of a History."""
+    """One key as the store holds it: a folded record, or the live events of a History."""
 
     record: FoldedRecord | None = None
-    event_times_ms: tuple[int, ...] = ()
+    events: tuple[Event, ...] = ()
+    """Newest first."""
+
+    @property
+    def event_times_ms(self) -> tuple[int, ...]:
+        return tuple(at_ms for at_ms, _ in self.events)
 
 
 class RowInspector(Protocol):
-    """Looks at one key for `explain`; never on the read path."""
+    """Looks at one key for `explain` and `get`; never on the read path."""
 
     @property
     def tier(self) -> str:
@@ -84,10 +98,29 @@ class RowInspector(Protocol):
         ...
 
     async def inspect(
-        self, catalog: Catalog, key: bytes, *, history_events: int | None, now_ms: int
+        self, catalog: Catalog, group: Group, key: bytes, *, events_max: int, now_ms: int
     ) -> Inspection:
-        """Raises `StoreUnavailable`."""
+        """The folded record of an Object, or up to `events_max` newest events of a History.
+
+        Raises `StoreUnavailable`.
+        """
         ...
+
+
+class PartState(msgspec.Struct, frozen=True):
+    """One thing this process leans on; `problem` is None while it can be reached."""
+
+    part: str
+    problem: str | None
+
+
+Parts = Callable[[], Sequence[PartState]]
+"""How everything behind this process is right now, for /readyz and metrics (semantics 23)."""
+
+
+def no_parts() -> Sequence[PartState]:
+    """A process that leans on nothing."""
+    return ()
 
 
 class Cells(msgspec.Struct, frozen=True):

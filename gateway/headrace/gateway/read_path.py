@@ -24,14 +24,17 @@ class ReadPath:
 
     def __init__(
         self,
-        engine: Reads,
+        engine: Reads | None,
         in_force: CatalogInForce,
         clock: Clock,
         telemetry: Telemetry,
         late: LateReads | None = None,
     ) -> None:
         self._late = late
-        self._read = engine.read
+        if engine is not None:
+            self._read = engine.read
+        elif late is None:
+            raise ValueError("neither reads that answer at once nor late ones were given")
         self._in_force = in_force
         self._clock = clock
         self._telemetry = telemetry

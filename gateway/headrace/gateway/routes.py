@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -31,6 +32,7 @@ from headrace.gateway.openapi import (
     answers,
     problems,
 )
+from headrace.gateway.ports import Parts, PartState
 from headrace.gateway.read_path import ReadPath
 from headrace.gateway.release import program_version
 from headrace.gateway.responses import split_response
@@ -41,6 +43,7 @@ from headrace.gateway.wire import (
     GroupShape,
     GroupsShape,
     LivenessShape,
+    MissingShape,
     ReadinessShape,
     ServiceShape,
     ServicesShape,
@@ -67,6 +70,7 @@ class Gateway:
         explainer: Explainer,
         exposition: Exposition,
         envelope_schema: str,
+        parts: Parts,
     ) -> None:
         self.in_force = in_force
         self.reads = reads
@@ -75,6 +79,7 @@ class Gateway:
         self.explainer = explainer
         self.exposition = exposition
         self.envelope_schema = envelope_schema
+        self.parts = parts
 
 
 AnyRequest = Request[Any, Any, Any]
@@ -212,6 +217,7 @@ async def readyz(gateway: TheGateway) -> Response[ReadinessShape]:
         draining=draining,
         generation=in_force.generation,
         catalog_error=in_force.rejected,
+        missing=tuple(missing_parts(in_force, gateway.parts())),
     )
     return Response(shape, status_code=200 if ready else 503)
 
@@ -243,6 +249,15 @@ ROUTES: tuple[HTTPRouteHandler, ...] = (
     metrics,
     show_version,
 )
+
+
+def missing_parts(in_force: CatalogInForce, parts: Sequence[PartState]) -> Iterator[MissingShape]:
+    """What cannot be reached now and why; that costs no readiness once a catalog is loaded."""
+    if not in_force.loaded:
+        yield MissingShape(part="catalog", reason=in_force.why_missing())
+    for state in parts:
+        if state.problem is not None:
+            yield MissingShape(part=state.part, reason=state.problem)
 
 
 def answer_form(request: AnyRequest) -> int:

@@ -1,7 +1,7 @@
 """The gateway as a running server: uvicorn with the lane, drained before it stops.
 
-Signals belong to whoever composes the process (`StopSignals`), because a process may hold other
-parts that must stop in their own order.
+Signals belong to whoever composes the process, because it may hold other parts that must stop in
+their own order.
 """
 
 from __future__ import annotations
@@ -9,12 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import os
-import signal
 import socket
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from ipaddress import ip_address
-from typing import Self, cast
+from typing import cast
 
 import uvicorn
 from litestar import Litestar
@@ -23,7 +21,6 @@ from headrace.gateway.errors import GatewayError
 from headrace.gateway.lane import LaneProtocol
 from headrace.gateway.lane_state import Lane
 
-STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 QUIET_POLL_SECONDS = 0.05
 
 
@@ -122,30 +119,3 @@ class GatewayServer(uvicorn.Server):
     def capture_signals(self) -> Generator[None, None, None]:
         """Nothing: uvicorn's own would raise the signal again after the drain."""
         yield
-
-
-class StopSignals:
-    """Calls `stop` at the first SIGTERM or SIGINT; the second kills the process at once."""
-
-    def __init__(self, stop: Callable[[], None]) -> None:
-        self._stop = stop
-        self._seen = False
-
-    def __enter__(self) -> Self:
-        loop = asyncio.get_running_loop()
-        for number in STOPPING_SIGNALS:
-            loop.add_signal_handler(number, self._receive, number)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        loop = asyncio.get_running_loop()
-        for number in STOPPING_SIGNALS:
-            loop.remove_signal_handler(number)
-
-    def _receive(self, number: signal.Signals) -> None:
-        if not self._seen:
-            self._seen = True
-            self._stop()
-            return
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)

@@ -14,6 +14,8 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from headrace.gateway.ports import Parts, no_parts
+
 BOUNDS_NS = (
     10_000, 20_000, 50_000, 100_000, 200_000, 500_000,
     1_000_000, 2_000_000, 5_000_000, 10_000_000, 25_000_000, 100_000_000,
@@ -77,6 +79,7 @@ class Gauges:
         held_bytes: Callable[[], int],
         connections: Callable[[], int],
         engine_counters: Callable[[], dict[str, int]],
+        parts: Parts = no_parts,
     ) -> None:
         self.generation = generation
         self.catalog_rejected = catalog_rejected
@@ -84,6 +87,7 @@ class Gauges:
         self.held_bytes = held_bytes
         self.connections = connections
         self.engine_counters = engine_counters
+        self.parts = parts
 
 
 class GatewayCollector(Collector):
@@ -96,6 +100,7 @@ class GatewayCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from self._request_families()
         yield from self._gauge_families()
+        yield from self._part_families()
         yield from self._engine_families()
 
     def _request_families(self) -> Iterator[Metric]:
@@ -140,6 +145,14 @@ class GatewayCollector(Collector):
             ("headrace_connections", "Open connections.", gauges.connections()),
         ):
             yield GaugeMetricFamily(name, text, value=float(value))
+
+    def _part_families(self) -> Iterator[Metric]:
+        parts = GaugeMetricFamily(
+            "headrace_part_up", "1 while this part can be reached.", labels=["part"]
+        )
+        for state in self._gauges.parts():
+            parts.add_metric([state.part], float(state.problem is None))
+        yield parts
 
     def _engine_families(self) -> Iterator[Metric]:
         engine = CounterMetricFamily(

@@ -140,6 +140,13 @@ class LivenessShape(Shape, frozen=True, kw_only=True):
     alive: bool
 
 
+class MissingShape(Shape, frozen=True, kw_only=True):
+    """Something this process leans on that it cannot reach now."""
+
+    part: str
+    reason: str
+
+
 class ReadinessShape(Shape, frozen=True, kw_only=True):
     """Ready = a catalog is loaded and not draining; the rest is told, and costs no readiness."""
 
@@ -147,6 +154,7 @@ class ReadinessShape(Shape, frozen=True, kw_only=True):
     draining: bool
     generation: int
     catalog_error: str | None
+    missing: tuple[MissingShape, ...] = ()
 
 
 class VersionShape(Shape, frozen=True, kw_only=True):

@@ -271,7 +271,7 @@ async def _offline_rows(
     from headrace.cli.engines import open_offline, open_online
     from headrace.cli.live import group_named, live_catalog
 
-    online = open_online(f"lmdb:{folder / 'online'}", read_only=True)
+    online = await open_online(f"lmdb:{folder / 'online'}", read_only=True)
     offline = open_offline(f"duckdb:{folder / 'offline'}")
     try:
         _, document = await live_catalog(online)
@@ -280,7 +280,7 @@ async def _offline_rows(
         return [(group, await read(group)) for group in groups]
     finally:
         offline.close()
-        online.close()
+        await online.close()
 
 
 def _downsynced(folder: Path) -> int:

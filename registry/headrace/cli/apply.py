@@ -31,7 +31,7 @@ EXIT_REFUSED: Final = 3
     help="Make changes that break this rule all the same. Not for rules that protect stored bytes.",
 )
 @json_option
-@with_settings("online")
+@with_settings("online", "commands")
 def command(
     directory: Path | None, accepted: tuple[str, ...], as_json: bool, settings: Settings
 ) -> int:
@@ -39,18 +39,29 @@ def command(
 
     Exits 0 when done or nothing is to do, 3 when a change is breaking and not accepted.
     """
-    from headrace.cli.engines import open_online
     from headrace.cli.plan import checked_registry
 
     _check_accepted(accepted)
     registry = checked_registry(directory or Path(settings.registry))
-    engine = open_online(settings.online)
-    try:
-        plan, refused = asyncio.run(apply_registry(registry, engine, accepted=accepted))
-    finally:
-        engine.close()
+    plan, refused = asyncio.run(_apply(registry, settings, accepted))
     _print_outcome(plan, refused, registry, as_json=as_json)
     return EXIT_REFUSED if refused else 0
+
+
+async def _apply(
+    registry: Registry, settings: Settings, accepted: Collection[str]
+) -> tuple[Plan, list[Breach]]:
+    from headrace.cli.engines import create_command_topics, open_online
+
+    engine = await open_online(settings.online, create=True)
+    try:
+        plan, refused = await apply_registry(registry, engine, accepted=accepted)
+    finally:
+        await engine.close()
+    if not refused:
+        for topic in await create_command_topics(settings.commands):
+            click.echo(f"done: create topic `{topic}`", err=True)
+    return plan, refused
 
 
 async def apply_registry(

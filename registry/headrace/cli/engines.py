@@ -11,12 +11,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from headrace.registry.errors import CatalogMissing, SettingsError
+from headrace.registry.errors import CatalogMissing, OnlineStoreMissing, SettingsError
 from headrace.registry.names import did_you_mean
 
 if TYPE_CHECKING:
-    from headrace.codec import Catalog, LmdbStore
+    from headrace.cli.lmdb import LmdbEngine
+    from headrace.cli.scylla import ScyllaEngine
+    from headrace.codec import Catalog
+    from headrace.gateway.ports import RowInspector
+    from headrace.registry.cache_url import CacheUrl
     from headrace.registry.ports import CatalogReader, CatalogWriter, TableAdmin
+    from headrace.registry.settings import Settings
+    from headrace.sync.logs.kafka_url import KafkaUrl
     from headrace.sync.offline.duckdb import DuckdbOfflineStore
     from headrace.sync.ports import (
         CommandConsumer,
@@ -28,8 +34,11 @@ if TYPE_CHECKING:
         Topic,
     )
 
-ONLINE_SCHEMES: Final = {"lmdb": "lmdb:FOLDER"}
-CACHE_SCHEMES: Final = {"none": "none"}
+ONLINE_SCHEMES: Final = {
+    "lmdb": "lmdb:FOLDER",
+    "scylla": "scylla://HOST:PORT/KEYSPACE",
+}
+CACHE_SCHEMES: Final = {"none": "none", "redis": "redis://HOST:PORT/0"}
 COMMAND_SCHEMES: Final = {
     "sqlite": "sqlite:FILE",
     "kafka": "kafka://HOST:PORT?prefix=headrace",
@@ -56,44 +65,24 @@ class CommandEngine(Protocol):
     async def close(self) -> None: ...
 
 
-class OnlineEngine:
-    """The embedded online store and all its ports over one handle."""
+class OnlineEngine(Protocol):
+    """An online store, opened once a process: all its ports share what it holds."""
 
-    def __init__(self, store: LmdbStore) -> None:
-        self.store = store
+    def catalog_reader(self) -> CatalogReader: ...
 
-    def catalog_reader(self) -> CatalogReader:
-        from headrace.gateway.stores.lmdb import LmdbCatalogReader
+    def catalog_writer(self) -> CatalogWriter: ...
 
-        return LmdbCatalogReader(self.store)
+    def table_admin(self) -> TableAdmin: ...
 
-    def catalog_writer(self) -> CatalogWriter:
-        from headrace.sync.stores.lmdb import LmdbCatalogWriter
+    def inspector(self) -> RowInspector: ...
 
-        return LmdbCatalogWriter(self.store)
+    def writer(self) -> OnlineWriter: ...
 
-    def table_admin(self) -> TableAdmin:
-        from headrace.sync.stores.lmdb import LmdbTableAdmin
+    def merged_records(self) -> MergedRecordReader: ...
 
-        return LmdbTableAdmin(self.store)
+    def sync_state(self) -> SyncStateStore: ...
 
-    def writer(self) -> OnlineWriter:
-        from headrace.sync.stores.lmdb import LmdbOnlineWriter
-
-        return LmdbOnlineWriter(self.store)
-
-    def merged_records(self) -> MergedRecordReader:
-        from headrace.sync.stores.lmdb import LmdbMergedRecords
-
-        return LmdbMergedRecords(self.store)
-
-    def sync_state(self) -> SyncStateStore:
-        from headrace.sync.stores.lmdb import LmdbSyncState
-
-        return LmdbSyncState(self.store)
-
-    def close(self) -> None:
-        self.store.close()
+    async def close(self) -> None: ...
 
 
 def parse_url(setting: str, url: str, schemes: dict[str, str]) -> EngineUrl:
@@ -108,28 +97,87 @@ def parse_url(setting: str, url: str, schemes: dict[str, str]) -> EngineUrl:
     return EngineUrl(scheme, rest)
 
 
-def open_online(url: str, *, read_only: bool = False) -> OnlineEngine:
-    """The online store. A read-only one must exist; several processes may read while one writes."""
-    folder = Path(parse_url("online", url, ONLINE_SCHEMES).rest)
-    if read_only and not folder.is_dir():
-        raise SettingsError(f"`online: {url}` does not exist yet; `headrace apply` makes it")
-    from headrace.codec import LmdbStore
+async def open_online(
+    url: str, *, read_only: bool = False, create: bool = False
+) -> LmdbEngine | ScyllaEngine:
+    """The online store, for a command that cannot go on without it.
 
-    if not read_only:
-        folder.mkdir(parents=True, exist_ok=True)
-    return OnlineEngine(LmdbStore(str(folder), read_only=read_only))
+    `create` makes what is missing of a networked one; any writer makes an embedded one. Several
+    processes may read an embedded store while one writes. Raises `SettingsError` when it cannot be
+    reached, and `OnlineStoreMissing` when it was never made.
+    """
+    parsed = parse_url("online", url, ONLINE_SCHEMES)
+    if parsed.scheme == "scylla":
+        from headrace.cli.scylla import ScyllaEngine
+
+        return await ScyllaEngine.open(url, create=create)
+    return _open_lmdb(parsed, read_only=read_only)
 
 
-def open_online_if_there(url: str) -> OnlineEngine | None:
+def open_online_when_up(url: str, *, read_only: bool = False) -> LmdbEngine | ScyllaEngine:
+    """The online store, for a role: it may be down now and is connected once it is there.
+
+    Until then its ports answer that it cannot be reached. Call it from within the event loop.
+    """
+    parsed = parse_url("online", url, ONLINE_SCHEMES)
+    if parsed.scheme == "scylla":
+        from headrace.cli.scylla import ScyllaEngine
+
+        return ScyllaEngine.open_when_up(url)
+    return _open_lmdb(parsed, read_only=read_only)
+
+
+def _open_lmdb(parsed: EngineUrl, *, read_only: bool) -> LmdbEngine:
+    from headrace.cli.lmdb import LmdbEngine
+
+    return LmdbEngine.open(Path(parsed.rest), read_only=read_only)
+
+
+def open_lmdb(url: str) -> LmdbEngine:
+    """The embedded online store, for the role that is made for it; refuses any other."""
+    parsed = parse_url("online", url, ONLINE_SCHEMES)
+    if parsed.scheme != "lmdb":
+        raise SettingsError(
+            f"`online: {parsed.scheme}:…`: `headrace up` is for the embedded store; run "
+            "`headrace serve`, `headrace worker write` and `headrace worker downsync`"
+        )
+    return _open_lmdb(parsed, read_only=False)
+
+
+async def open_online_if_there(url: str) -> OnlineEngine | None:
     """The online store for reading, None when nothing was ever written there."""
-    folder = Path(parse_url("online", url, ONLINE_SCHEMES).rest)
+    parsed = parse_url("online", url, ONLINE_SCHEMES)
     # LMDB's own name of its file; an empty folder is no store yet.
-    return open_online(url, read_only=True) if (folder / "data.mdb").is_file() else None
+    if parsed.scheme == "lmdb" and not (Path(parsed.rest) / "data.mdb").is_file():
+        return None
+    try:
+        return await open_online(url, read_only=True)
+    except OnlineStoreMissing:
+        return None
 
 
-def check_cache(url: str) -> None:
-    """Refuse a cache that this version cannot use; `none` needs no adapter."""
-    parse_url("cache", url, CACHE_SCHEMES)
+def cache_of(settings: Settings) -> CacheUrl | None:
+    """Where the cache is, None for none; raises `SettingsError` for one that cannot be used."""
+    parsed = parse_url("cache", settings.cache, CACHE_SCHEMES)
+    if parsed.scheme == "none":
+        return None
+    if parse_url("online", settings.online, ONLINE_SCHEMES).scheme == "lmdb":
+        raise SettingsError(
+            f"`cache: {parsed.scheme}:…` in front of `online: lmdb:…`: the embedded store is "
+            "nearer than any cache; set `cache: none`"
+        )
+    from headrace.registry.cache_url import CacheUrl
+
+    return CacheUrl.parse(settings.cache)
+
+
+async def create_command_topics(url: str) -> list[str]:
+    """Create what the command log needs before its first record; the names of what was missing."""
+    if parse_url("commands", url, COMMAND_SCHEMES).scheme != "kafka":
+        return []
+    from headrace.sync.logs.kafka_topics import create_topics
+
+    return await create_topics(_kafka_url(url))
 
 
 def open_commands(url: str) -> CommandEngine:
@@ -137,9 +185,8 @@ def open_commands(url: str) -> CommandEngine:
     parsed = parse_url("commands", url, COMMAND_SCHEMES)
     if parsed.scheme == "kafka":
         from headrace.sync.logs.kafka import KafkaCommandLog
-        from headrace.sync.logs.kafka_url import KafkaUrl
 
-        return KafkaCommandLog(KafkaUrl.parse(url))
+        return KafkaCommandLog(_kafka_url(url))
     from headrace.sync.logs.sqlite import SqliteCommandLog
 
     path = Path(parsed.rest)
@@ -156,17 +203,26 @@ def open_offline(url: str) -> DuckdbOfflineStore:
     return DuckdbOfflineStore(folder)
 
 
+def _kafka_url(url: str) -> KafkaUrl:
+    from headrace.sync.logs.kafka_url import KafkaUrl
+
+    try:
+        return KafkaUrl.parse(url)
+    except ValueError as error:
+        raise SettingsError(f"`commands`: {error}") from None
+
+
 async def load_catalog(online_url: str) -> Catalog:
     """The live catalog, compiled, for a command that needs nothing else of the online store."""
     from headrace.cli.live import live_catalog
 
-    engine = open_online_if_there(online_url)
+    engine = await open_online_if_there(online_url)
     if engine is None:
         raise CatalogMissing("no catalog was ever published; run `headrace apply` first")
     try:
         return (await live_catalog(engine))[0]
     finally:
-        engine.close()
+        await engine.close()
 
 
 def _listed(words: Iterable[str]) -> str:

@@ -41,22 +41,21 @@ async def _explain(online_url: str, group: str, parameters: dict[str, str]) -> E
     from headrace.gateway.catalog_in_force import CatalogInForce
     from headrace.gateway.errors import CallerError
     from headrace.gateway.explain import Explainer
-    from headrace.gateway.stores.lmdb_reads import LmdbInspector
     from headrace.registry.watch import CatalogWatcher
 
-    engine = open_online(online_url, read_only=True)
+    engine = await open_online(online_url, read_only=True)
     try:
         watcher = CatalogWatcher(engine.catalog_reader(), now_ms)
         in_force = CatalogInForce(watcher)
         watcher.subscribe(lambda live: in_force.install(live.compiled, live.document))
         await watcher.refresh()
-        explainer = Explainer(in_force, LmdbInspector(engine.store), now_ms)
+        explainer = Explainer(in_force, engine.inspector(), now_ms)
         try:
             return await explainer.explain(group, parameters)
         except CallerError as error:
             raise click.UsageError(str(error)) from None
     finally:
-        engine.close()
+        await engine.close()
 
 
 def _parameters(pairs: tuple[str, ...]) -> dict[str, str]:

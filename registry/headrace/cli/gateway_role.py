@@ -12,19 +12,22 @@ from typing import TYPE_CHECKING
 import click
 from prometheus_client import CollectorRegistry
 
+from headrace.cli.lmdb import LmdbEngine
 from headrace.codec import ReadEngine
 from headrace.gateway.app import Ports, create_app
 from headrace.gateway.catalog_in_force import CatalogInForce
 from headrace.gateway.errors import LogUnavailable
 from headrace.gateway.limits import Limits
-from headrace.gateway.ports import Appended
+from headrace.gateway.ports import Appended, PartState
 from headrace.gateway.serve import GatewayServer
-from headrace.gateway.stores.lmdb_reads import LmdbInspector, LmdbReads
+from headrace.gateway.stores.lmdb_reads import LmdbReads
 from headrace.registry.settings import GatewaySettings
 from headrace.registry.watch import CatalogWatcher
 
 if TYPE_CHECKING:
-    from headrace.cli.engines import OnlineEngine
+    from headrace.cli.scylla import ScyllaEngine
+    from headrace.gateway.cached.reads import StoreReads
+    from headrace.registry.cache_url import CacheUrl
     from headrace.sync.ports import CommandProducer
 
 
@@ -51,36 +54,55 @@ class ProducerAppender:
 
 
 class GatewayRole:
-    """One gateway process. `run` serves until `stop`, then drains."""
+    """One gateway process. `run` serves until `stop`, then drains.
+
+    Made within the event loop. `cache` stands before a networked store and never before the
+    embedded one.
+    """
 
     def __init__(
         self,
         settings: GatewaySettings,
-        online: OnlineEngine,
+        online: LmdbEngine | ScyllaEngine,
         producer: CommandProducer | None,
         *,
+        cache: CacheUrl | None = None,
         watcher: CatalogWatcher | None = None,
         metrics: CollectorRegistry | None = None,
     ) -> None:
-        reads = LmdbReads(ReadEngine(keys_max=settings.keys_max), online.store)
+        engine = ReadEngine(keys_max=settings.keys_max)
         self._shares_watcher = watcher is not None
         self._watcher = watcher or CatalogWatcher(online.catalog_reader(), now_ms)
-        in_force = CatalogInForce(self._watcher)
+        self._in_force = in_force = CatalogInForce(self._watcher)
         # The engine first: no route may name a generation that reads are not made under.
-        self._watcher.subscribe(lambda live: reads.install(live.compiled))
+        self._watcher.subscribe(lambda live: engine.install(live.compiled))
         self._watcher.subscribe(lambda live: in_force.install(live.compiled, live.document))
+        self._late: StoreReads | None = None
+        at_once = LmdbReads(engine, online.store) if isinstance(online, LmdbEngine) else None
+        if not isinstance(online, LmdbEngine):
+            from headrace.gateway.cached.reads import StoreReads
+
+            deadline_ms = settings.default_deadline_ms
+            self._late = StoreReads(
+                engine, in_force, online.rows(), cache, now_ms, default_deadline_ms=deadline_ms
+            )
         ports = Ports(
-            engine=reads,
+            engine=at_once,
+            late=self._late,
             in_force=in_force,
             clock=now_ms,
             envelope_schema=ReadEngine.envelope_schema(),
             appender=None if producer is None else ProducerAppender(producer),
-            inspector=LmdbInspector(online.store),
+            inspector=online.inspector(),
             metrics=metrics or CollectorRegistry(),
+            parts=self._parts,
         )
         limits = Limits(body_bytes_max=settings.body_bytes_max)
         self._server = GatewayServer(create_app(ports, limits))
-        self._in_force = in_force
+
+    def _parts(self) -> list[PartState]:
+        caches = [] if self._late is None else self._late.parts()
+        return [PartState("online store", self._watcher.unreachable), *caches]
 
     def stop(self) -> None:
         """Unready at once, then drain."""
@@ -88,6 +110,8 @@ class GatewayRole:
 
     async def run(self, listener: socket.socket) -> None:
         """Serve on a bound socket until `stop`; returns when drained."""
+        if self._late is not None:
+            self._late.open()
         await self._watcher.refresh()
         self._announce(listener)
         watching = None if self._shares_watcher else asyncio.create_task(self._watcher.run())
@@ -98,6 +122,8 @@ class GatewayRole:
                 watching.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await watching
+            if self._late is not None:
+                await self._late.close()
 
     def _announce(self, listener: socket.socket) -> None:
         host, port = listener.getsockname()[:2]

@@ -16,9 +16,8 @@ from headrace.cli.options import json_option, print_json, with_settings
 from headrace.registry.settings import Settings
 
 if TYPE_CHECKING:
-    from headrace.cli.engines import OnlineEngine
-    from headrace.codec import Catalog
-    from headrace.registry.catalog import CatalogDocument, Group
+    from headrace.gateway.ports import Inspection
+    from headrace.registry.catalog import Group
 
 EXIT_MISSING: Final = 1
 
@@ -36,15 +35,7 @@ def command(
 
     Exits 1 when there is no such row.
     """
-    from headrace.cli.engines import open_online
-    from headrace.cli.live import live_catalog
-
-    engine = open_online(settings.online, read_only=True)
-    try:
-        live = asyncio.run(live_catalog(engine))
-        row = _read(engine, live, group, keys, limit, now_ms=time.time_ns() // 1_000_000)
-    finally:
-        engine.close()
+    row = asyncio.run(_get(settings.online, group, keys, limit))
     if as_json:
         print_json(row)
     else:
@@ -52,37 +43,44 @@ def command(
     return EXIT_MISSING if row["status"] == "MISSING" else 0
 
 
-def _read(
-    engine: OnlineEngine,
-    live: tuple[Catalog, CatalogDocument],
-    name: str,
-    keys: tuple[str, ...],
-    limit: int | None,
-    *,
-    now_ms: int,
+async def _get(
+    online_url: str, name: str, keys: tuple[str, ...], limit: int | None
 ) -> dict[str, Any]:
-    from headrace.cli.live import group_named
+    from headrace.cli.engines import open_online
+    from headrace.cli.live import group_named, live_catalog
 
-    catalog, document = live
-    group = group_named(document, name)
-    if limit is not None and group.feature_type == "Object":
-        raise click.UsageError(f"`{name}` is an Object; only a History has a limit")
-    values = _key_values(group, keys)
-    key = catalog.encode_key(name, values)
-    row: dict[str, Any] = {"feature_group": name, "keys": values}
+    engine = await open_online(online_url, read_only=True)
+    try:
+        catalog, document = await live_catalog(engine)
+        group = group_named(document, name)
+        if limit is not None and group.feature_type == "Object":
+            raise click.UsageError(f"`{name}` is an Object; only a History has a limit")
+        values = _key_values(group, keys)
+        now_ms = time.time_ns() // 1_000_000
+        found = await engine.inspector().inspect(
+            catalog,
+            group,
+            catalog.encode_key(name, values),
+            events_max=limit or group.max_events,
+            now_ms=now_ms,
+        )
+    finally:
+        await engine.close()
+    return {"feature_group": name, "keys": values} | _row(group, found, now_ms)
+
+
+def _row(group: Group, found: Inspection, now_ms: int) -> dict[str, Any]:
     if group.feature_type == "History":
-        wanted = limit or group.max_events
-        events = engine.store.fetch_history(catalog, [key], limit=wanted, now_ms=now_ms)[0]
-        newest = events[0][0] if events else None
-        row |= {"status": _status(group, newest, now_ms), "event_time_ms": newest}
-        row["events"] = [
+        newest = found.events[0][0] if found.events else None
+        events = [
             {"event_time_ms": at_ms, "values": _as_answers_print(group, event)}
-            for at_ms, event in events
+            for at_ms, event in found.events
         ]
-        return row
-    record = engine.store.fetch_object(catalog, [key], now_ms=now_ms)[0]
+        status = _status(group, newest, now_ms)
+        return {"status": status, "event_time_ms": newest, "events": events}
+    record = found.record
     newest = None if record is None else record.newest_event_time_ms
-    row |= {"status": _status(group, newest, now_ms), "event_time_ms": newest}
+    row: dict[str, Any] = {"status": _status(group, newest, now_ms), "event_time_ms": newest}
     if record is not None:
         written = record.written
         row["values"] = _as_answers_print(group, record.values)

@@ -14,6 +14,9 @@ from headrace.registry.settings import Settings, masked
 _PLAIN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 """Attributes that every log record has; all others are fields of the line."""
 
+NOISY_CLIENTS: Final = ("aiokafka", "acsylla", "redis")
+"""They log each failed attempt of a reconnect; our own parts log each change of state, once."""
+
 
 class JsonLines(logging.Formatter):
     """Time, level, logger and event, then the fields that the caller gave as `extra`."""
@@ -42,3 +45,5 @@ def log_json_lines(level: int = logging.INFO) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    for client in NOISY_CLIENTS:
+        logging.getLogger(client).setLevel(logging.CRITICAL)

@@ -31,22 +31,27 @@ def command(directory: Path | None, as_json: bool, settings: Settings) -> int:
 
     Exits 0 when nothing would change, 2 for compatible changes, 3 for breaking ones.
     """
-    from headrace.cli.engines import open_online_if_there
     from headrace.registry.explain import explain_plan, plan_as_json
 
     registry = checked_registry(directory or Path(settings.registry))
-    engine = open_online_if_there(settings.online)
-    try:
-        plan = asyncio.run(plan_live(registry, engine))
-    finally:
-        if engine is not None:
-            engine.close()
+    plan = asyncio.run(_plan(registry, settings.online))
     if as_json:
         print_json(plan_as_json(plan, registry))
     else:
         click.echo("\n".join(explain_plan(plan)))
         print_breaches(plan.breaches, registry)
     return EXIT_OF_RISK[plan.risk]
+
+
+async def _plan(registry: Registry, online_url: str) -> Plan:
+    from headrace.cli.engines import open_online_if_there
+
+    engine = await open_online_if_there(online_url)
+    try:
+        return await plan_live(registry, engine)
+    finally:
+        if engine is not None:
+            await engine.close()
 
 
 def checked_registry(folder: Path) -> Registry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -10,13 +11,19 @@ import acsylla
 import msgspec
 from acsylla.errors import CassException
 
-from headrace.registry.errors import SettingsError
+from headrace.registry.cql import CATALOG, create_own_tables
+from headrace.registry.errors import OnlineStoreMissing, SettingsError
 
 if TYPE_CHECKING:
+    from headrace.gateway.ports import RowInspector
+    from headrace.gateway.stores.scylla import ScyllaRows
     from headrace.registry.ports import CatalogReader, CatalogWriter, TableAdmin
     from headrace.sync.ports import MergedRecordReader, OnlineWriter, SyncStateStore
 
 DEFAULT_PORT = 9042
+REQUEST_LIMIT_MS = 1_000
+KEYSPACE = re.compile(r"[a-z][a-z0-9_]{0,47}")
+"""Unquoted in CQL, which folds to lower case; 48 characters are what both engines take."""
 KNOWN_OPTIONS = {"dc", "user", "password", "tls", "ca", "replication"}
 
 
@@ -38,9 +45,10 @@ class ScyllaUrl(msgspec.Struct, frozen=True, kw_only=True):
         """Parse a URL; raises `SettingsError` with one sentence."""
         parts = urlsplit(text)
         keyspace = parts.path.strip("/")
-        if parts.scheme != "scylla" or not parts.netloc or not keyspace.isidentifier():
+        if parts.scheme != "scylla" or not parts.netloc or not KEYSPACE.fullmatch(keyspace):
             form = "scylla://host1,host2:9042/keyspace?dc=dc1"
-            raise SettingsError(f"`online: {text}` is no ScyllaDB URL; expected `{form}`")
+            shown = f"{parts.scheme}://{parts.netloc}{parts.path}"
+            raise SettingsError(f"`online: {shown}` is no ScyllaDB URL; expected `{form}`")
         options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         unknown = sorted(options.keys() - KNOWN_OPTIONS)
         if unknown:
@@ -49,15 +57,21 @@ class ScyllaUrl(msgspec.Struct, frozen=True, kw_only=True):
         names, _, port = parts.netloc.partition(":")
         return cls(
             hosts=tuple(names.split(",")),
-            port=int(port) if port.isdigit() else DEFAULT_PORT,
+            port=_whole("port", port or str(DEFAULT_PORT)),
             keyspace=keyspace,
             dc=options.get("dc"),
             user=unquote(options["user"]) if "user" in options else None,
             password=unquote(options["password"]) if "password" in options else None,
             tls=options.get("tls", "false") == "true",
             ca=options.get("ca"),
-            replication=int(options.get("replication", "3")),
+            replication=_whole("replication", options.get("replication", "3")),
         )
+
+
+def _whole(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65_536):
+        raise SettingsError(f"`online`: {name} `{text}` is no whole number above 0")
+    return int(text)
 
 
 def cluster(url: ScyllaUrl, *, request_limit_ms: int) -> Any:
@@ -105,22 +119,26 @@ class ScyllaEngine:
 
     @classmethod
     async def open(
-        cls, text: str, *, create_keyspace: bool = False, request_limit_ms: int = 1_000
+        cls, text: str, *, create: bool = False, request_limit_ms: int = REQUEST_LIMIT_MS
     ) -> ScyllaEngine:
-        """Connect; with `create_keyspace`, make a missing keyspace first (as `apply` does)."""
+        """Connect, or say why not; with `create`, first make keyspace and own tables.
+
+        Raises `SettingsError`, and `OnlineStoreMissing` where `apply` never was.
+        """
         url = ScyllaUrl.parse(text)
-        driver = cluster(url, request_limit_ms=request_limit_ms)
-        try:
-            session = await driver.create_session()
-            if create_keyspace:
-                await session.query(_create_keyspace(url))
-            await _check_keyspace(session, url.keyspace)
-        except CassException as error:
-            raise SettingsError(
-                f"`online`: no session with {','.join(url.hosts)}:{url.port}: "
-                f"{error or type(error).__name__}; is the server up?"
-            ) from error
-        return cls(url, session)
+        return cls(url, await connect(url, create=create, request_limit_ms=request_limit_ms))
+
+    @classmethod
+    def open_when_up(cls, text: str, *, request_limit_ms: int = REQUEST_LIMIT_MS) -> ScyllaEngine:
+        """An engine that connects once its cluster is there, in the running event loop."""
+        from headrace.cli.scylla_session import LateSession
+
+        url = ScyllaUrl.parse(text)
+
+        async def attempt() -> Any:
+            return await connect(url, create=False, request_limit_ms=request_limit_ms)
+
+        return cls(url, LateSession(attempt))
 
     def catalog_reader(self) -> CatalogReader:
         from headrace.gateway.stores.scylla import ScyllaCatalogReader
@@ -136,6 +154,17 @@ class ScyllaEngine:
         from headrace.sync.stores.scylla_tables import ScyllaTableAdmin
 
         return ScyllaTableAdmin(self.session, self.url.keyspace)
+
+    def inspector(self) -> RowInspector:
+        from headrace.gateway.stores.scylla_reads import ScyllaInspector
+
+        return ScyllaInspector(self.rows())
+
+    def rows(self) -> ScyllaRows:
+        """Rows by key, for reads that a cache may stand before."""
+        from headrace.gateway.stores.scylla import ScyllaRows
+
+        return ScyllaRows(self.session, self.url.keyspace)
 
     def writer(self) -> OnlineWriter:
         from headrace.sync.stores.scylla import ScyllaOnlineWriter
@@ -156,13 +185,36 @@ class ScyllaEngine:
         await self.session.close()
 
 
-async def _check_keyspace(session: Any, keyspace: str) -> None:
-    select = await session.create_prepared(
-        "SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = ?"
-    )
-    if (await session.execute(select.bind([keyspace]))).first() is None:
+async def connect(url: ScyllaUrl, *, create: bool, request_limit_ms: int) -> Any:
+    """A session on an existing keyspace; raises `SettingsError` and `OnlineStoreMissing`."""
+    driver = cluster(url, request_limit_ms=request_limit_ms)
+    session: Any = None
+    try:
+        session = await driver.create_session()
+        if create:
+            for text in (_create_keyspace(url), *create_own_tables(url.keyspace)):
+                await session.query(text)
+        await _check_made(session, url.keyspace)
+    except CassException as error:
+        if session is not None:
+            await session.close()
         raise SettingsError(
-            f"`online`: there is no keyspace `{keyspace}`; `headrace apply` makes it"
+            f"`online`: no session with {','.join(url.hosts)}:{url.port}: "
+            f"{error or type(error).__name__}; is the server up?"
+        ) from error
+    except SettingsError:
+        await session.close()
+        raise
+    return session
+
+
+async def _check_made(session: Any, keyspace: str) -> None:
+    select = await session.create_prepared(
+        "SELECT table_name FROM system_schema.tables WHERE keyspace_name = ? AND table_name = ?"
+    )
+    if (await session.execute(select.bind([keyspace, CATALOG]))).first() is None:
+        raise OnlineStoreMissing(
+            f"`online`: there is no keyspace `{keyspace}` with a catalog; `headrace apply` makes it"
         )
 
 

@@ -26,10 +26,10 @@ def command(settings: Settings) -> int:
 
     The online store is only read. `POST /v1/commands` appends to the command log.
     """
-    from headrace.cli.engines import check_cache
+    from headrace.cli.engines import cache_of
     from headrace.gateway.serve import listen
 
-    check_cache(settings.cache)
+    cache_of(settings)
     listener = listen(settings.gateway.host, settings.gateway.port)
     if settings.gateway.workers == 1:
         return serve_one(settings, listener)
@@ -49,19 +49,19 @@ def serve_one(settings: Settings, listener: socket.socket) -> int:
 
 
 async def _serve(settings: Settings, listener: socket.socket) -> None:
-    from headrace.cli.engines import open_commands, open_online
+    from headrace.cli.engines import cache_of, open_commands, open_online_when_up
     from headrace.cli.gateway_role import GatewayRole
-    from headrace.gateway.serve import StopSignals
+    from headrace.cli.stopping import StopSignals
 
-    online = open_online(settings.online, read_only=True)
+    online = open_online_when_up(settings.online, read_only=True)
     commands: CommandEngine = open_commands(settings.commands)
     try:
-        role = GatewayRole(settings.gateway, online, commands.producer())
+        role = GatewayRole(settings.gateway, online, commands.producer(), cache=cache_of(settings))
         with StopSignals(role.stop):
             await role.run(listener)
     finally:
         await commands.close()
-        online.close()
+        await online.close()
 
 
 def serve_many(settings: Settings, listener: socket.socket) -> int:

@@ -58,7 +58,7 @@ async def _transform(
     from headrace.cli.engines import open_offline, open_online
     from headrace.cli.live import live_catalog
 
-    online = open_online(settings.online, read_only=True)
+    online = await open_online(settings.online, read_only=True)
     offline = open_offline(settings.offline)
     try:
         _, document = await live_catalog(online)
@@ -68,7 +68,7 @@ async def _transform(
         return reports
     finally:
         offline.close()
-        online.close()
+        await online.close()
 
 
 def _chosen(

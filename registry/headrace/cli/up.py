@@ -17,6 +17,7 @@ from headrace.registry.settings import Settings
 if TYPE_CHECKING:
     from headrace.cli.engines import CommandEngine, OnlineEngine
     from headrace.cli.gateway_role import GatewayRole
+    from headrace.cli.lmdb import LmdbEngine
     from headrace.registry.watch import CatalogWatcher
     from headrace.sync.downsync import Downsync
     from headrace.sync.downsync_telemetry import DownsyncTelemetry
@@ -35,7 +36,7 @@ def command(settings: Settings) -> None:
     """
     import uvloop
 
-    from headrace.cli.engines import check_cache
+    from headrace.cli.engines import cache_of
     from headrace.cli.logs import log_json_lines, log_settings
     from headrace.gateway.serve import listen
 
@@ -44,7 +45,7 @@ def command(settings: Settings) -> None:
             f"`gateway.workers: {settings.gateway.workers}`: `headrace up` is one process; "
             "run `headrace serve` and `headrace worker` for more"
         )
-    check_cache(settings.cache)
+    cache_of(settings)
     listener = listen(settings.gateway.host, settings.gateway.port)
     log_json_lines()
     log_settings(settings)
@@ -52,9 +53,9 @@ def command(settings: Settings) -> None:
 
 
 async def _up(settings: Settings, listener: socket.socket) -> None:
-    from headrace.cli.engines import open_commands, open_offline, open_online
+    from headrace.cli.engines import open_commands, open_lmdb, open_offline
 
-    online = open_online(settings.online)
+    online = open_lmdb(settings.online)
     try:
         await _apply_first(settings, online)
         commands = open_commands(settings.commands)
@@ -67,7 +68,7 @@ async def _up(settings: Settings, listener: socket.socket) -> None:
         finally:
             await commands.close()
     finally:
-        online.close()
+        await online.close()
 
 
 async def _apply_first(settings: Settings, online: OnlineEngine) -> None:
@@ -83,14 +84,14 @@ async def _apply_first(settings: Settings, online: OnlineEngine) -> None:
 async def _run(
     settings: Settings,
     listener: socket.socket,
-    online: OnlineEngine,
+    online: LmdbEngine,
     commands: CommandEngine,
     offline: DuckdbOfflineStore,
 ) -> None:
     from prometheus_client import CollectorRegistry
 
     from headrace.cli.gateway_role import GatewayRole, now_ms
-    from headrace.gateway.serve import StopSignals
+    from headrace.cli.stopping import StopSignals
     from headrace.registry.watch import CatalogWatcher
     from headrace.sync.downsync_telemetry import DownsyncTelemetry
     from headrace.sync.telemetry import SyncTelemetry

@@ -64,7 +64,7 @@ async def _upsync(
     from headrace.sync.upsync import Upsync
     from headrace.sync.upsync_encoding import command_encoder
 
-    online = open_online(settings.online)
+    online = await open_online(settings.online)
     offline = open_offline(settings.offline)
     command_log = open_commands(settings.commands)
     try:
@@ -80,7 +80,7 @@ async def _upsync(
     finally:
         await command_log.close()
         offline.close()
-        online.close()
+        await online.close()
 
 
 def _chosen(document: CatalogDocument, names: tuple[str, ...]) -> list[Group]:

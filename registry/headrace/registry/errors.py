@@ -2,6 +2,7 @@
 
 RegistryError
 ├── SettingsError       headrace.yaml, the environment or a flag holds a value that cannot be used
+│   └── OnlineStoreMissing  nothing was ever made where `online` points
 ├── DefinitionErrors    the registry's YAML breaks rules; carries every finding of every file
 ├── PlanRefused         `apply` was asked to make a breaking change
 ├── PublishConflict     another `apply` published a generation first
@@ -23,6 +24,10 @@ class RegistryError(Exception):
 
 class SettingsError(RegistryError):
     code = "SETTINGS_INVALID"
+
+
+class OnlineStoreMissing(SettingsError):
+    code = "ONLINE_STORE_MISSING"
 
 
 class PlanRefused(RegistryError):

@@ -83,8 +83,8 @@ class CatalogWatcher:
         self.current: LiveCatalog | None = None
         self.problem: str | None = None
         """Why the newest generation is not in force; None when it is."""
-        self.reached = False
-        """Whether the store that holds the catalog ever answered."""
+        self.unreachable: str | None = "not asked yet"
+        """Why the store that holds the catalog did not answer the last look; None when it did."""
         self._reader = reader
         self._clock = clock
         self._interval_s = interval_ms / 1000
@@ -126,13 +126,14 @@ class CatalogWatcher:
     async def _look(self) -> None:
         try:
             generation = await self._reader.generation()
-            self.reached = True
+            self._answered()
             if generation != self._seen_generation:
                 await self._load(generation)
             elif self.current is not None and self.current.generation == generation:
                 self.problem = None
         except Exception as error:  # noqa: BLE001 - an engine's own; the last good catalog stays
-            self._reject(f"the catalog cannot be loaded: {error}")
+            self.unreachable = str(error) or type(error).__name__
+            self._reject(f"the catalog cannot be loaded: {self.unreachable}")
 
     async def _load(self, generation: int) -> None:
         text = await self._reader.load()
@@ -152,6 +153,11 @@ class CatalogWatcher:
         for subscriber in tuple(self._subscribers):
             subscriber(live)
         logger.info("catalog generation %d is in force", live.generation)
+
+    def _answered(self) -> None:
+        if self.unreachable is not None and self.problem is not None:
+            logger.info("the store of the catalog answers again")
+        self.unreachable = None
 
     def _reject(self, problem: str) -> None:
         if problem != self.problem:

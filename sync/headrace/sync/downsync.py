@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import ChainMap, defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import msgspec
-import structlog
 
 from headrace.codec import Catalog
 from headrace.registry.catalog import Group
@@ -46,7 +46,7 @@ DOWNSYNC_GROUP: Final = "headrace-downsync"
 
 RETRY_MS: Final = 1_000
 
-log = structlog.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -97,17 +97,23 @@ class Downsync:
 
     async def run(self) -> None:
         """Downsync until `stop`. Raises only what trying again cannot help."""
+        trouble = ""
         try:
             while not self._stopping.is_set():
                 try:
                     await self.turn()
+                    if trouble:
+                        trouble = ""
+                        logger.info("downsync goes on")
                 except CommitRefused as error:
-                    log.info("downsync gave way", reason=str(error))
+                    logger.info("downsync gave way", extra={"reason": str(error)})
                     self._checkpoints.clear()
                 except SyncError as error:
                     if not error.retriable:
                         raise
-                    log.warning("downsync tries again", reason=str(error), wait_ms=RETRY_MS)
+                    if str(error) != trouble:
+                        trouble = str(error)
+                        logger.warning("downsync tries again", extra={"reason": trouble})
                     self._checkpoints.clear()
                     await self._pause(RETRY_MS)
         finally:

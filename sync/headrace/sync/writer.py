@@ -9,6 +9,7 @@ tried again until it can: nothing is committed meanwhile, and nothing is lost.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections import Counter
@@ -330,11 +331,15 @@ class Writer:
             self._say(logging.WARNING, "commit refused", error=str(error))
 
     async def _until_done(self, stage: str, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Try until it succeeds, waiting longer each time; raises `Abandoned` when told to stop."""
+        """Try until it succeeds, waiting longer each time; raises `Abandoned` when told to stop.
+
+        Says when trouble begins, changes and ends, not each attempt: the metrics count those.
+        """
         backoff = Backoff(self._draw)
+        trouble = ""
         while True:
             try:
-                return await attempt()
+                outcome = await attempt()
             except SyncError as error:
                 if not error.retriable or isinstance(error, CommitRefused):
                     raise
@@ -342,21 +347,20 @@ class Writer:
                     raise Abandoned(stage) from error
                 wait_ms = backoff.next_ms()
                 self._telemetry.count_retry(stage)
-                self._say(
-                    logging.WARNING,
-                    "trying again",
-                    stage=stage,
-                    attempt=backoff.attempts,
-                    error=str(error),
-                )
+                if str(error) != trouble:
+                    trouble = str(error)
+                    self._say(logging.WARNING, "trying again", stage=stage, error=trouble)
+            else:
+                if trouble:
+                    self._say(logging.INFO, "going on", stage=stage, attempts=backoff.attempts)
+                return outcome
             await self._sleep(wait_ms)
             await self._keep_membership()
 
     async def _keep_membership(self) -> None:
-        try:
+        # Without the log there is no membership to keep: what is tried again will say so.
+        with contextlib.suppress(SyncError):
             await self._ports.consumer.heartbeat()
-        except SyncError as error:
-            self._say(logging.WARNING, "heartbeat was not possible", error=str(error))
 
     async def _sleep(self, wait_ms: int) -> None:
         """Wait, but not past `stop`."""

@@ -35,6 +35,9 @@ class HeldReads:
         self.waiting.append((response, deliver))
         return None
 
+    def counters(self) -> dict[str, int]:
+        return {"waiting": len(self.waiting)}
+
     def release(self, position: int = 0) -> None:
         """Deliver one waiting answer."""
         response, deliver = self.waiting.pop(position)

@@ -32,7 +32,7 @@ def test_no_live_cell_is_missing() -> None:
 def test_stale_begins_past_max_age(age_ms: int, decision: str) -> None:
     """Semantics 11."""
     assert GROUP.name == GROUP_NAME
-    found = Inspection(None, (1_000, 500))
+    found = Inspection(None, ((1_000, {}), (500, {})))
     assert judge(GROUP, found, 1_000 + age_ms)[0] == decision
 
 

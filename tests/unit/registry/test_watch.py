@@ -64,7 +64,7 @@ def watcher_of(reader: Reader) -> CatalogWatcher:
 async def test_before_the_first_apply_there_is_nothing() -> None:
     watcher = watcher_of(Reader())
     assert await watcher.refresh() is None
-    assert (watcher.problem, watcher.reached) == (None, True)
+    assert (watcher.problem, watcher.unreachable) == (None, None)
 
 
 async def test_new_generation_is_compiled_and_given_to_all() -> None:
@@ -145,7 +145,8 @@ async def test_store_that_is_down_leaves_the_last_one_and_recovers() -> None:
     watcher = watcher_of(reader)
     reader.error = ConnectionError("no route")
     await watcher.refresh()
-    assert (watcher.reached, watcher.problem) == (False, "the catalog cannot be loaded: no route")
+    assert watcher.unreachable == "no route"
+    assert watcher.problem == "the catalog cannot be loaded: no route"
     reader.error = None
     reader.publish(1)
     await watcher.refresh()

@@ -45,6 +45,8 @@ class CacheLink(asyncio.Protocol):
         self.node: CacheNode = url.nodes[position]
         self.up = False
         """Whether the breaker is closed: greeted, and no reply is overdue."""
+        self.problem: str | None = "not connected yet"
+        """Why the node is left; None while it is up."""
         self.opened = 0
         """How often the breaker opened."""
         self._reads = reads
@@ -96,7 +98,8 @@ class CacheLink(asyncio.Protocol):
             self._leave(broken)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._leave(str(exc) if exc else "the node closed the connection")
+        if self._transport is not None:  # Else we ended it, and said why.
+            self._leave(str(exc) if exc else "the node closed the connection")
 
     async def _connect(self) -> bool:
         self._lost.clear()
@@ -116,7 +119,7 @@ class CacheLink(asyncio.Protocol):
             self._leave(str(error) or type(error).__name__)
             return False
         self._reads.node_up(self._position)
-        self.up = True
+        self.up, self.problem = True, None
         self._sent.clear()
         logger.info("cache node is up", extra={"node": self.node.name})
         return True
@@ -185,6 +188,9 @@ class CacheLink(asyncio.Protocol):
             logger.warning("cache node is left", extra={"node": self.node.name, "reason": reason})
             for token, outcome in self._reads.drop_node(self._position):
                 self._deliver(token, outcome)
+        elif reason != self.problem:
+            logger.warning("cache node is down", extra={"node": self.node.name, "reason": reason})
+        self.problem = reason
         self._lost.set()
 
     def _write(self, data: bytes) -> None:

@@ -25,7 +25,7 @@ from headrace.codec import (
 from headrace.gateway.cached.flights import Asked, Block, Flight, Flights
 from headrace.gateway.cached.link import Links, Outcome
 from headrace.gateway.catalog_in_force import CatalogInForce
-from headrace.gateway.ports import Cells, Clock, RowReader
+from headrace.gateway.ports import Cells, Clock, PartState, RowReader
 from headrace.registry.cache_url import CacheUrl
 
 logger = logging.getLogger(__name__)
@@ -70,6 +70,7 @@ class StoreReads:
         self._in_force = in_force
         self._clock = clock
         self._default_deadline_ms = default_deadline_ms
+        self._engine = engine
         self._reads = CachedReads(engine, placement)
         self._links = Links(self._reads, cache, self._deliver, clock) if cache else None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -100,7 +101,8 @@ class StoreReads:
 
     def counters(self) -> dict[str, int]:
         """Totals since start, and how much is under way."""
-        counters = {f"cache_{name}": total for name, total in self._reads.counters().items()}
+        counters = self._engine.counters()
+        counters |= {f"cache_{name}": total for name, total in self._reads.counters().items()}
         counters |= msgspec.structs.asdict(self._flights.counters)
         counters["keys_under_way"] = self._flights.under_way
         if self._links is not None:
@@ -108,6 +110,11 @@ class StoreReads:
             counters["cache_scripts_refused"] = self._links.scripts_refused
             counters["breaker_opened"] = sum(link.opened for link in self._links.nodes)
         return counters
+
+    def parts(self) -> list[PartState]:
+        """Every cache node, and why it is left if it is."""
+        links = self._links.nodes if self._links is not None else []
+        return [PartState(f"cache node {link.node.name}", link.problem) for link in links]
 
     @property
     def nodes_down(self) -> list[str]:

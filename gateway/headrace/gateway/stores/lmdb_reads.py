@@ -7,6 +7,7 @@ from functools import partial
 from headrace.codec import Catalog, LmdbStore, ReadEngine, StoreError
 from headrace.gateway.errors import StoreUnavailable
 from headrace.gateway.ports import Inspection
+from headrace.registry.catalog import Group
 
 
 class LmdbReads:
@@ -27,13 +28,13 @@ class LmdbInspector:
         self._store = store
 
     async def inspect(
-        self, catalog: Catalog, key: bytes, *, history_events: int | None, now_ms: int
+        self, catalog: Catalog, group: Group, key: bytes, *, events_max: int, now_ms: int
     ) -> Inspection:
-        """The folded record, or the event times of up to `history_events` newest events."""
+        """The folded record, or the newest events; raises `StoreUnavailable`."""
         try:
-            if history_events is None:
+            if group.feature_type == "Object":
                 return Inspection(self._store.fetch_object(catalog, [key], now_ms=now_ms)[0])
-            events = self._store.fetch_history(catalog, [key], limit=history_events, now_ms=now_ms)
+            events = self._store.fetch_history(catalog, [key], limit=events_max, now_ms=now_ms)
         except StoreError as error:
             raise StoreUnavailable(f"the store cannot be read: {error}") from None
-        return Inspection(None, tuple(event_time_ms for event_time_ms, _ in events[0]))
+        return Inspection(None, tuple(events[0]))

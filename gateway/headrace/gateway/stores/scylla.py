@@ -15,13 +15,14 @@ from acsylla.errors import CassException
 from headrace.codec import Catalog
 from headrace.gateway.ports import Cells, Unreachable
 from headrace.registry.cql import CATALOG, RowStatements
+from headrace.registry.errors import CatalogUnreadable
 
 READS_IN_FLIGHT_MAX = 256
 LIVE = "live"
 
 
 class ScyllaCatalogReader:
-    """`CatalogReader` over the catalog row."""
+    """`CatalogReader` over the catalog row; raises `CatalogUnreadable`."""
 
     def __init__(self, session: Any, keyspace: str) -> None:
         self._session = session
@@ -40,9 +41,13 @@ class ScyllaCatalogReader:
 
     async def _select(self, column: str) -> Any:
         text = f"SELECT {column} FROM {self._table} WHERE name = ?"
-        if column not in self._prepared:
-            self._prepared[column] = await self._session.create_prepared(text)
-        row = (await self._session.execute(self._prepared[column].bind([LIVE]))).first()
+        try:
+            if column not in self._prepared:
+                self._prepared[column] = await self._session.create_prepared(text)
+            row = (await self._session.execute(self._prepared[column].bind([LIVE]))).first()
+        except CassException as error:
+            reason = str(error) or type(error).__name__
+            raise CatalogUnreadable(f"the online store cannot be reached: {reason}") from error
         return None if row is None else row.column_value(column)
 
 

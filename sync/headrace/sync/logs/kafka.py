@@ -19,7 +19,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import ConsumerRecord
 
 from headrace.sync.errors import CommitRefused, LogUnavailable
-from headrace.sync.logs.kafka_clients import REQUEST_LIMIT_MS, reason_of, stopped
+from headrace.sync.logs.kafka_clients import REQUEST_LIMIT_MS, reason_of, started, stopped
 from headrace.sync.logs.kafka_dead_letters import KafkaDeadLetters
 from headrace.sync.logs.kafka_url import KafkaUrl
 from headrace.sync.ports import (
@@ -123,7 +123,7 @@ class KafkaProducer:
                     max_request_size=RECORD_BYTES_MAX,
                     request_timeout_ms=REQUEST_LIMIT_MS,
                 )
-                await client.start()
+                await started(client)
                 self._client = client
             return self._client
 
@@ -163,7 +163,10 @@ class KafkaConsumer:
 
     async def heartbeat(self) -> None:
         """aiokafka keeps the membership alive by itself; this only makes sure that it has begun."""
-        await self._started()
+        try:
+            await self._started()
+        except (KafkaError, OSError) as error:
+            raise self._unavailable("join the group", error) from error
         await asyncio.sleep(HEARTBEAT_WAIT_S)
 
     def assignment(self) -> frozenset[PartitionId]:
@@ -174,11 +177,10 @@ class KafkaConsumer:
 
     async def commit(self, offsets: Mapping[PartitionId, int]) -> None:
         """Commit next offsets; raises `CommitRefused` when a rebalance took the partitions away."""
-        client = await self._started()
         held = self.assignment()
         ours = {place: at for place, at in offsets.items() if place in held}
         try:
-            await self._commit_forward(client, ours)
+            await self._commit_forward(await self._started(), ours)
         except (CommitFailedError, IllegalStateError) as error:
             raise self._refused() from error
         except (KafkaError, OSError) as error:
@@ -205,8 +207,8 @@ class KafkaConsumer:
 
     async def lag(self) -> dict[PartitionId, int]:
         """Records between the committed offset and the end, for the partitions of this member."""
-        client = await self._started()
         try:
+            client = await self._started()
             places = list(client.assignment())
             ends = await client.end_offsets(places)
             starts = await client.beginning_offsets(places)
@@ -244,7 +246,7 @@ class KafkaConsumer:
                 rebalance_timeout_ms=REBALANCE_LIMIT_MS,
             )
             client.subscribe([self._topic], listener=_Drain(self._settled))
-            await client.start()
+            await started(client)
             self._client = client
         return self._client
 
@@ -253,7 +255,7 @@ class KafkaConsumer:
             admin = AIOKafkaAdminClient(
                 **self._url.client_options(), request_timeout_ms=REQUEST_LIMIT_MS
             )
-            await admin.start()
+            await started(admin, admin.close)
             self._admin = admin
         return self._admin
 

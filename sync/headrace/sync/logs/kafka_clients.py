@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 CLOSE_LIMIT_MS = 2_000
 REQUEST_LIMIT_MS = 5_000
+
+
+async def started(
+    client: Any, stop: Callable[[], Coroutine[Any, Any, object]] | None = None
+) -> None:
+    """Start a client; one that cannot start is stopped, or its tasks would go on."""
+    try:
+        await client.start()
+    except BaseException:
+        await stopped((stop or client.stop)())
+        raise
 
 
 async def stopped(stopping: Coroutine[Any, Any, object]) -> None:
