@@ -30,7 +30,7 @@ static: .venv/dev
 	@$(BIN)/ruff check .
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/mypy $(SRC) tests
-	@$(BIN)/pyright
+	@$(BIN)/pyright --pythonpath $(BIN)/python
 	@$(BIN)/codespell
 
 ## make stress    the same promises at big sizes: a million rows, long runs
