@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -214,3 +215,16 @@ async def test_a_port_in_use_is_refused_with_a_sentence(store: Path) -> None:
     assert code == 1
     assert "gateway.port" in text
     assert "Traceback" not in text
+
+
+def test_workers_that_cannot_begin_end_the_whole_process(tmp_path: Path) -> None:
+    """Each says why in one sentence, and a supervisor sees the failure."""
+    command = [sys.executable, "-m", "headrace.cli", "serve", "--workers", "2", "--port", "0"]
+    stores = ["--online", f"lmdb:{tmp_path}/none", "--commands", f"sqlite:{tmp_path}/log.db"]
+    ended = subprocess.run(
+        command + stores, capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False
+    )
+    assert ended.returncode == 1
+    assert "does not exist yet; `headrace apply` makes it" in ended.stderr
+    assert "workers end as soon as they begin; all are stopped" in ended.stderr
+    assert "Traceback" not in ended.stderr

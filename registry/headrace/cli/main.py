@@ -97,12 +97,12 @@ class CommandLine(click.Group):
         except Exception as error:
             if traceback:
                 raise
-            click.echo(_sentence(error), err=True)
+            click.echo(sentence(error), err=True)
             sys.exit(EXIT_ERROR)
         sys.exit(outcome if isinstance(outcome, int) else 0)
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
     """One line for the terminal. Errors of ours say all that is needed; others are our mistake."""
     code = getattr(error, "code", None)
     if isinstance(error, RegistryError) or isinstance(code, str):

@@ -6,6 +6,8 @@ import contextlib
 import os
 import signal
 import socket
+import time
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
 import click
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
     from headrace.cli.engines import CommandEngine
 
 FAILED = 1
+YOUNG_S = 10.0
+YOUNG_DEATHS_MAX = 5
+REPLACED_AFTER_S = 1.0
+LOOK_S = 0.05
 
 
 @click.command()
@@ -65,51 +71,93 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
 
 
 def serve_many(settings: Settings, listener: socket.socket) -> int:
-    """Fork one gateway per worker on one listening socket; one that dies ends all of them.
-
-    Whoever supervises this process then starts it again, with all workers.
-    """
-    workers = Workers([_fork(settings, listener) for _ in range(settings.gateway.workers)])
-    listener.close()
-    return workers.wait()
+    """Fork one gateway per worker on one listening socket; one that dies is replaced."""
+    workers = Workers(lambda: _fork(settings, listener), settings.gateway.workers)
+    return workers.run()
 
 
 class Workers:
-    """The worker processes of this one, told together when to stop."""
+    """The worker processes of this one: told together when to stop, replaced when they die.
 
-    def __init__(self, pids: list[int]) -> None:
-        self._pids = pids
+    `fork` starts one and returns its process id. A replacement waits `REPLACED_AFTER_S` where its
+    predecessor died young, and after `YOUNG_DEATHS_MAX` of those in a row all are stopped: whoever
+    supervises this process must see that something is wrong for good.
+    """
+
+    def __init__(self, fork: Callable[[], int], count: int) -> None:
+        self._fork = fork
         self._told: int | None = None
+        self._born_s: dict[int, float] = {}
+        self._young_deaths = 0
+        for _ in range(count):
+            self._start()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._tell)
 
-    def wait(self) -> int:
-        """Wait for all; 0 when each drained, or was told to stop before it had begun."""
+    def run(self) -> int:
+        """Keep them running until told to stop; 0 when each drained, or had not begun."""
         outcome = 0
-        while self._pids:
+        while self._born_s:
             pid, status = os.wait()
-            self._pids.remove(pid)
+            lived_s = time.monotonic() - self._born_s.pop(pid)
             code = os.waitstatus_to_exitcode(status)
-            if code != 0 and (self._told is None or code != -self._told):
+            if self._told is None:
+                self._young_deaths = self._young_deaths + 1 if lived_s < YOUNG_S else 0
+            if self._told is None and self._young_deaths < YOUNG_DEATHS_MAX:
+                click.echo(f"worker {pid} ended with {code} and is replaced", err=True)
+                self._replace(REPLACED_AFTER_S if lived_s < YOUNG_S else 0)
+            elif self._told is None:
                 outcome = FAILED
-                click.echo(f"worker {pid} ended with {code}; the others are stopped", err=True)
+                click.echo("workers end as soon as they begin; all are stopped", err=True)
                 self._tell(signal.SIGTERM)
+            elif code not in (0, -self._told):
+                outcome = FAILED
+                click.echo(f"worker {pid} ended with {code}", err=True)
         return outcome
+
+    def _replace(self, wait_s: float) -> None:
+        due_s = time.monotonic() + wait_s
+        while self._told is None and (left_s := due_s - time.monotonic()) > 0:
+            time.sleep(min(left_s, LOOK_S))
+        # A signal between the look and the fork is told to the new worker too: it is passed on.
+        with _held_back(signal.SIGTERM, signal.SIGINT):
+            if self._told is None:
+                self._start()
+
+    def _start(self) -> None:
+        self._born_s[self._fork()] = time.monotonic()
 
     def _tell(self, number: int, _: object = None) -> None:
         self._told = number
-        for pid in self._pids:
+        for pid in self._born_s:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
 
+@contextlib.contextmanager
+def _held_back(*numbers: signal.Signals) -> Generator[None]:
+    """Signals that come within are handled after it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _fork(settings: Settings, listener: socket.socket) -> int:
+    from headrace.cli.main import sentence
+
     # Before any thread, loop or store handle exists: nothing of them is shared across the fork.
     worker = os.fork()
     if worker == 0:
         code = FAILED
         try:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
             code = serve_one(settings, listener)
+        except Exception as error:  # noqa: BLE001 - the last frame of this process
+            click.echo(sentence(error), err=True)
         finally:
             os._exit(code)
     return worker
