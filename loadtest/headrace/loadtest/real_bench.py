@@ -125,7 +125,7 @@ def _engines(folder: Path) -> Generator[Engines]:
 
 async def _load(engines: Engines) -> None:
     """Tables, catalog and rows, as `apply` and the writer would leave them."""
-    engine = await ScyllaEngine.open(engines.online, create_keyspace=True)
+    engine = await ScyllaEngine.open(engines.online, create=True)
     document = feature_data.catalog_document()
     await engine.table_admin().create(document.groups)
     await engine.catalog_writer().publish(document)
