@@ -7,7 +7,16 @@ import uuid
 from collections.abc import AsyncGenerator, Sequence
 
 import pytest
-from store_reads import PLAYS, Gateway, Store, command, now_ms, open_gateway, open_store, until
+from store_reads import (
+    PLAYS,
+    Gateway,
+    Store,
+    command,
+    now_ms,
+    open_gateway,
+    open_store,
+    until,
+)
 
 from headrace.codec import Catalog
 from headrace.gateway.ports import Cells, Unreachable
@@ -196,6 +205,43 @@ async def test_a_wrong_request_is_refused_at_once(gateway: Gateway) -> None:
     status, problem = await gateway.read({"reads": []})
     assert status == 400
     assert problem["code"]
+
+
+async def test_a_damaged_block_is_read_past_and_removed(
+    store: Store, gateway: Gateway, cache: CacheUrl
+) -> None:
+    from redis.asyncio import Redis
+
+    await store.write(command(1, level=1, name="x"))
+    await gateway.rows(1)
+    await settled(gateway)
+    async with Redis(host=cache.nodes[0].host, port=cache.nodes[0].port) as client:
+        (block_key,) = await client.keys(f"hb{cache.epoch}:*")
+        block = await client.get(block_key)
+        assert isinstance(block, bytes)
+        damaged = block[:-1] + b"?"
+        await client.set(block_key, damaged)
+        assert await gateway.rows(1) == [[1, "x"]]
+        await settled(gateway)
+        assert await client.get(block_key) != damaged
+
+
+async def test_a_block_does_not_outlive_its_oldest_cell(
+    store: Store, gateway: Gateway, cache: CacheUrl
+) -> None:
+    """Jitter is of the cache's ttl, not of what a row has left (semantics 7)."""
+    from redis.asyncio import Redis
+
+    left_ms = 60_000
+    users = range(1, 13)
+    at_ms = now_ms() - 3_600_000 + left_ms
+    await store.write(*(command(user, at_ms=at_ms, level=1, name="x") for user in users))
+    await gateway.rows(*users)
+    await settled(gateway)
+    async with Redis(host=cache.nodes[0].host, port=cache.nodes[0].port) as client:
+        lives_ms = [await client.pttl(key) for key in await client.keys(f"hb{cache.epoch}:*")]
+    assert len(lives_ms) == len(users)
+    assert max(lives_ms) <= left_ms
 
 
 async def test_lost_scripts_are_sent_again(store: Store, gateway: Gateway, cache: CacheUrl) -> None:

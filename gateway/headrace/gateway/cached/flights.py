@@ -103,10 +103,14 @@ class Flights:
     ) -> list[tuple[Flight, bool]]:
         """A flight per key, and whether it had left already when this caller came.
 
-        `alone` shares nothing with other callers and leaves the cache out: the store decides.
+        `alone` shares nothing with other callers and takes nothing from the cache: the store
+        decides. The cache is told what was seen, so that no other reader falls behind it and a
+        block that nobody can use goes.
         """
         if alone:
             own = [Flight(Asked(each.key, each.events, cached=False), due_s) for each in asked]
+            for lone, each in zip(own, asked, strict=True):
+                lone.contested = each.cached
             self._spawn(self._fly(catalog, own))
             return [(flight, False) for flight in own]
         fresh: list[Flight] = []

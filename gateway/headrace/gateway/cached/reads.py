@@ -238,5 +238,5 @@ class StoreReads:
 
 
 def _jittered(ttl_ms: int) -> int:
-    """±10 %, so that keys filled together do not expire together."""
-    return int(ttl_ms * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311 - no secret
+    """Up to 10 % less, so that keys filled together do not expire together, nor outlive a cell."""
+    return int(ttl_ms * random.uniform(1 - JITTER, 1))  # noqa: S311 - no secret
