@@ -62,3 +62,38 @@ def test_every_command_in_the_documents_is_run_by_a_test() -> None:
         if command not in RUN_ELSEWHERE
     }
     assert unknown == set()
+
+
+def test_every_option_of_an_engine_url_is_documented() -> None:
+    from headrace.cli import scylla
+    from headrace.registry import cache_url
+    from headrace.sync.logs import kafka_url
+
+    text = (ROOT / "docs" / "engines.md").read_text()
+    for known, scheme in (
+        (scylla.KNOWN_OPTIONS, "scylla://"),
+        (cache_url.KNOWN_OPTIONS, "redis://"),
+        (kafka_url.KNOWN_OPTIONS, "kafka://"),
+    ):
+        row = next(line for line in text.splitlines() if f"`{scheme}" in line)
+        assert [option for option in known if f"`{option}`" not in row] == []
+
+
+def test_the_documented_defaults_of_an_engine_url_are_the_real_ones() -> None:
+    from headrace.cli.scylla import ScyllaUrl
+    from headrace.registry.cache_url import CacheUrl
+    from headrace.sync.logs.kafka_url import KafkaUrl
+
+    text = (ROOT / "docs" / "engines.md").read_text()
+    kafka, cache = KafkaUrl.parse("kafka://a"), CacheUrl.parse("redis://a")
+    online = ScyllaUrl.parse("scylla://a/b")
+    for said in (
+        f"`prefix` of topics and groups ({kafka.prefix})",
+        f"`mechanism` ({kafka.mechanism})",
+        f"lz4, zstd or none ({kafka.compression_name})",
+        f"`partitions` ({kafka.partitions}) and `replication` ({kafka.replication})",
+        f"when the node list changes ({cache.epoch})",
+        f"`resp` 2 or 3 ({cache.resp})",
+        f"that `apply` makes ({online.replication})",
+    ):
+        assert said in text
