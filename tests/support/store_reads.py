@@ -9,13 +9,14 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import acsylla
 import msgspec
 
 from headrace.cli.scylla import ScyllaEngine
 from headrace.codec import Catalog, ReadEngine, encode_commands
 from headrace.gateway.cached.reads import StoreReads
 from headrace.gateway.catalog_in_force import CatalogInForce
-from headrace.gateway.ports import RowReader
+from headrace.gateway.ports import Clock, RowReader
 from headrace.gateway.stores.scylla import ScyllaRows
 from headrace.loadtest.servers import Server
 from headrace.registry.cache_url import CacheUrl
@@ -119,7 +120,8 @@ async def open_store(server: Server, *, port: int | None = None) -> AsyncGenerat
     made = document()
     await engine.table_admin().create(made.groups)
     for group in made.groups:
-        await engine.session.query(f"TRUNCATE {KEYSPACE}.{table_name(group.name)}")
+        truncate = f"TRUNCATE {KEYSPACE}.{table_name(group.name)}"
+        await engine.session.execute(acsylla.create_statement(truncate, timeout=30.0))
     yield Store(engine, Catalog(encode_document(made)))
     await engine.close()
 
@@ -130,12 +132,16 @@ class Gateway:
     def __init__(self, reads: StoreReads) -> None:
         self.reads = reads
 
-    async def read(self, body: dict[str, Any]) -> tuple[int, Any]:
-        """Status and decoded body of one request."""
+    async def answer(self, body: dict[str, Any]) -> bytes:
+        """The whole response to one request."""
         delivered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         text = msgspec.json.encode(body)
         now = self.reads.start(text, 0, b"test", keep_alive=True, deliver=delivered.set_result)
-        head, _, answer = (now or await delivered).partition(b"\r\n\r\n")
+        return now or await delivered
+
+    async def read(self, body: dict[str, Any]) -> tuple[int, Any]:
+        """Status and decoded body of one request."""
+        head, _, answer = (await self.answer(body)).partition(b"\r\n\r\n")
         return int(head[9:12]), msgspec.json.decode(answer)
 
     async def rows(self, *users: int, group: str = USERS) -> list[Any]:
@@ -158,7 +164,11 @@ class Gateway:
 
 @asynccontextmanager
 async def open_gateway(
-    store: Store, cache: CacheUrl | None, *, rows: RowReader | None = None
+    store: Store,
+    cache: CacheUrl | None,
+    *,
+    rows: RowReader | None = None,
+    clock: Clock = now_ms,
 ) -> AsyncGenerator[Gateway]:
     engine = ReadEngine()
     engine.install(store.catalog)
@@ -169,7 +179,7 @@ async def open_gateway(
         in_force,
         rows or ScyllaRows(store.engine.session, store.engine.url.keyspace),
         cache,
-        now_ms,
+        clock,
         default_deadline_ms=DEADLINE_MS,
     )
     reads.open()

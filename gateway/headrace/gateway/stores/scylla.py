@@ -80,10 +80,10 @@ class ScyllaRows:
         parameters = [*fields.values()] if limit is None else [*fields.values(), limit]
         try:
             async with self._in_flight:
-                left_s = due_s - asyncio.get_running_loop().time()
-                if left_s <= 0:
+                left_ms = int((due_s - asyncio.get_running_loop().time()) * 1000)
+                if left_ms < 1:  # To the driver, a limit of 0 ms is none at all.
                     return Unreachable("the deadline passed before the store was asked")
-                statement = await self._bound(text, parameters, left_s)
+                statement = await self._bound(text, parameters, left_ms)
                 result = await self._session.execute(statement)
         except CassException as error:
             return Unreachable(str(error) or type(error).__name__)
@@ -91,11 +91,11 @@ class ScyllaRows:
             return Cells([(0, row.column_value_by_index(0)) for row in result.all()])
         return Cells(_object_cells(result.first()))
 
-    async def _bound(self, text: str, parameters: list[int | str], limit_s: float) -> Any:
+    async def _bound(self, text: str, parameters: list[int | str], limit_ms: int) -> Any:
         prepared = self._prepared.get(text)
         if prepared is None:
             prepared = self._prepared[text] = await self._session.create_prepared(text)
-        statement = prepared.bind(parameters, timeout=limit_s)
+        statement = prepared.bind(parameters, timeout=limit_ms / 1000)
         statement.set_is_idempotent(True)
         return statement
 

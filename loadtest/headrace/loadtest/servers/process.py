@@ -93,8 +93,10 @@ class Server:
         return "\n".join(lines[-LOG_TAIL_LINES:])
 
     def freeze(self) -> None:
-        """SIGSTOP: the process stands still, its sockets stay open."""
+        """SIGSTOP: returns once every thread stands still; the sockets stay open."""
         os.kill(self.pid, signal.SIGSTOP)
+        while not all(map(_is_stopped, Path(f"/proc/{self.pid}/task").iterdir())):
+            time.sleep(0.001)
 
     def resume(self) -> None:
         """SIGCONT after `freeze`."""
@@ -109,3 +111,10 @@ class Server:
             os.kill(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._process = None
+
+
+def _is_stopped(thread: Path) -> bool:
+    """Whether a thread is in state T (proc(5)); one that ended meanwhile is no obstacle."""
+    with contextlib.suppress(OSError):
+        return (thread / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+    return True
