@@ -90,13 +90,14 @@ class Scene:
         while True:
             opened = self.gateway.reads.counters()["breaker_opened"]
             await until(lambda: not self.gateway.reads.nodes_down)
-            outcome = await self._read(users, group, options)
+            outcome = await self.read_once(*users, group=group, **options)
             if self.gateway.reads.counters()["breaker_opened"] == opened:
                 return outcome  # Else a busy machine made the cache late: not what is tested here.
 
-    async def _read(
-        self, users: tuple[int, ...], group: str, options: dict[str, Any]
+    async def read_once(
+        self, *users: int, group: str = USERS, **options: Any
     ) -> tuple[int, list[Any], dict[int, str]]:
+        """The same, whatever the cache does."""
         read = {"feature_group": group, "keys": {"user_id": list(users)}}
         body = {"reads": [read], "deadline_ms": DEADLINE_MS, **options}
         code, answer = await self.gateway.read(body)
@@ -210,7 +211,7 @@ async def test_after_the_deadline_no_statement_is_sent(scene: Scene) -> None:
     before = len(scene.session.sent_at_s)
     users = range(1_000, 1_000 + READS_IN_FLIGHT_MAX + 200)
     begun_s = asyncio.get_running_loop().time()
-    assert (await scene.read(*users))[0] == 503
+    assert (await scene.read_once(*users))[0] == 503
     await scene.settled()
     sent = scene.session.sent_at_s[before:]
     assert len(sent) == READS_IN_FLIGHT_MAX
@@ -235,7 +236,7 @@ async def test_an_outage_is_not_made_worse_by_trying_again(scene: Scene) -> None
     """Each request asks for each key at most once, shared reads that failed included (R8)."""
     scene.server.freeze()
     before, requests = scene.rows.asked, 40
-    reads = [scene.read(4, deadline_ms=50 + 5 * number) for number in range(requests)]
+    reads = [scene.read_once(4, deadline_ms=50 + 5 * number) for number in range(requests)]
     outcomes = await asyncio.gather(*reads)
     assert {code for code, _, _ in outcomes} == {503}
     assert scene.rows.asked - before <= requests
@@ -244,8 +245,8 @@ async def test_an_outage_is_not_made_worse_by_trying_again(scene: Scene) -> None
 async def test_who_joins_a_hurried_read_does_not_share_its_failure(scene: Scene) -> None:
     """A read that one caller's deadline cut short is done again for a caller that can wait."""
     scene.server.freeze()
-    hurried = asyncio.create_task(scene.read(4, deadline_ms=100))
-    patient = asyncio.create_task(scene.read(4, deadline_ms=10_000))
+    hurried = asyncio.create_task(scene.read_once(4, deadline_ms=100))
+    patient = asyncio.create_task(scene.read_once(4, deadline_ms=10_000))
     assert (await hurried)[0] == 503
     scene.server.resume()
     assert await patient == (200, [[4, "x"]], {})
