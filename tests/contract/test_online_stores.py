@@ -15,9 +15,11 @@ from typing import NamedTuple, Protocol
 
 import pytest
 
+from headrace.cli.scylla import ScyllaEngine
 from headrace.codec import Catalog, LmdbStore, encode_commands
 from headrace.gateway.stores.lmdb import LmdbCatalogReader
 from headrace.gateway.stores.memory import MemoryCatalogReader
+from headrace.loadtest.servers import Server
 from headrace.registry.catalog import (
     CatalogDocument,
     Group,
@@ -26,6 +28,8 @@ from headrace.registry.catalog import (
     ValueField,
     encode_document,
 )
+from headrace.registry.cql import CATALOG, STATE
+from headrace.registry.physical import table_name
 from headrace.registry.ports import CatalogReader, CatalogWriter, TableAdmin
 from headrace.sync.ports import MergedRecordReader, OnlineWriter, SyncStateStore
 from headrace.sync.stores import lmdb, memory
@@ -59,7 +63,7 @@ class OnlineEngine(NamedTuple):
 
 
 @asynccontextmanager
-async def _memory(_folder: Path) -> AsyncGenerator[OnlineEngine]:
+async def _memory(_request: pytest.FixtureRequest, _folder: Path) -> AsyncGenerator[OnlineEngine]:
     store = memory.MemoryOnlineStore()
 
     async def history(
@@ -79,7 +83,7 @@ async def _memory(_folder: Path) -> AsyncGenerator[OnlineEngine]:
 
 
 @asynccontextmanager
-async def _lmdb(folder: Path) -> AsyncGenerator[OnlineEngine]:
+async def _lmdb(_request: pytest.FixtureRequest, folder: Path) -> AsyncGenerator[OnlineEngine]:
     store = LmdbStore(str(folder / "online"), map_size_bytes=1 << 20)
 
     async def history(
@@ -99,8 +103,45 @@ async def _lmdb(folder: Path) -> AsyncGenerator[OnlineEngine]:
     store.close()
 
 
-Engine = Callable[[Path], AbstractAsyncContextManager[OnlineEngine]]
-ENGINES: dict[str, Engine] = {"memory": _memory, "lmdb": _lmdb}
+KEYSPACE = "online_stores"
+
+
+@asynccontextmanager
+async def _scylla(request: pytest.FixtureRequest, _folder: Path) -> AsyncGenerator[OnlineEngine]:
+    server: Server = request.getfixturevalue("cassandra_server")
+    url = f"scylla://{server.host}:{server.port}/{KEYSPACE}?replication=1"
+    engine = await ScyllaEngine.open(url, create=True)
+    groups = {group.name: group for group in _document(2).groups}
+    inspector = engine.inspector()
+
+    async def history(
+        catalog: Catalog, keys: Sequence[bytes], *, limit: int, now_ms: int
+    ) -> list[list[tuple[int, dict[str, object]]]]:
+        group = groups[PLAYS]
+        looks = (
+            inspector.inspect(catalog, group, key, events_max=limit, now_ms=now_ms) for key in keys
+        )
+        return [list(found.events) for found in await asyncio.gather(*looks)]
+
+    yield OnlineEngine(
+        writer=engine.writer(),
+        merged=engine.merged_records(),
+        history=history,
+        tables=engine.table_admin(),
+        catalog_writer=engine.catalog_writer(),
+        catalog_reader=engine.catalog_reader(),
+        state=engine.sync_state(),
+    )
+    # One keyspace for all: a table is made much slower than it is emptied.
+    tables = [CATALOG, STATE, *map(table_name, groups)]
+    await asyncio.gather(
+        *(engine.session.query(f"TRUNCATE {KEYSPACE}.{table}") for table in tables)
+    )
+    await engine.close()
+
+
+Engine = Callable[[pytest.FixtureRequest, Path], AbstractAsyncContextManager[OnlineEngine]]
+ENGINES: dict[str, Engine] = {"memory": _memory, "lmdb": _lmdb, "scylla": _scylla}
 
 LEVEL = ValueField(id=1, name="level", type="Long", default=0)
 COUNTRY = ValueField(id=2, name="country", type="Text", default="XX")
@@ -171,7 +212,7 @@ def delete_plays(at_ms: int, *, room: str = "r") -> bytes:
 @pytest.fixture(params=list(ENGINES.values()), ids=list(ENGINES))
 async def online(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[OnlineEngine]:
     engine: Engine = request.param
-    async with engine(tmp_path) as opened:
+    async with engine(request, tmp_path) as opened:
         await opened.tables.create(_document(2).groups)
         yield opened
 

@@ -1,5 +1,6 @@
 """Any order, repetition and split of commands ends in one state, in every store (rule 31 of
-semantics): all orders up to 5 commands, 50 random ones beyond.
+semantics): all orders up to 5 commands, 50 random ones beyond; over CQL 300 histories of either
+kind × 20 orders.
 
 The state is that of a reference model which knows commands and their write timestamps, and nothing
 of cells, folds or stores. LMDB's own suite adds 1,000 histories of raw mutations × 20 orders.
@@ -7,6 +8,7 @@ of cells, folds or stores. LMDB's own suite adds 1,000 histories of raw mutation
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count, permutations, zip_longest
@@ -18,7 +20,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace.cli.scylla import ScyllaEngine
 from headrace.codec import Catalog, LmdbStore, encode_commands
+from headrace.loadtest.servers import Server
 from headrace.registry.catalog import (
     CatalogDocument,
     Group,
@@ -62,7 +66,7 @@ class Dated(NamedTuple):
     command: Told
 
 
-def _catalog(generation: int) -> Catalog:
+def groups(generation: int) -> tuple[Group, ...]:
     """Generation 1 has two fields; generation 2 adds a third."""
     level = ValueField(id=1, name="level", type="Long", default=0)
     country = ValueField(id=2, name="country", type="Text", default="XX")
@@ -83,12 +87,14 @@ def _catalog(generation: int) -> Catalog:
             max_events=EVENTS_MAX,
         )
 
-    groups = (group(1, OBJECT, history=False), group(2, HISTORY, history=True))
-    return Catalog(
-        encode_document(
-            CatalogDocument(generation=generation, published_at_ms=NOW_MS, groups=groups)
-        )
+    return group(1, OBJECT, history=False), group(2, HISTORY, history=True)
+
+
+def _catalog(generation: int) -> Catalog:
+    document = CatalogDocument(
+        generation=generation, published_at_ms=NOW_MS, groups=groups(generation)
     )
+    return Catalog(encode_document(document))
 
 
 CATALOGS = {1: _catalog(1), 2: _catalog(2)}
@@ -184,7 +190,55 @@ class MemoryRows:
         return [row and (row.newest_event_time_ms, row.values, row.written) for row in rows]
 
 
-Rows = LmdbRows | MemoryRows
+class ScyllaRows:
+    """The networked store, over one session in an event loop of its own."""
+
+    keyspace = "orders_of_commands"
+
+    def __init__(self, server: Server) -> None:
+        self._loop = asyncio.Runner()
+        self._engine = self._loop.run(self._opened(server))
+        self._writer = self._engine.writer()
+
+    async def _opened(self, server: Server) -> ScyllaEngine:
+        url = f"scylla://{server.host}:{server.port}/{self.keyspace}?replication=1"
+        engine = await ScyllaEngine.open(url, create=True)
+        await engine.table_admin().create(groups(2))
+        return engine
+
+    def apply(self, generation: int, payloads: Sequence[bytes]) -> None:
+        catalog = CATALOGS[generation]
+        batch = encode_commands(catalog, payloads, now_ms=NOW_MS - TTL_MS)
+        self._loop.run(self._writer.store(batch, catalog, now_ms=NOW_MS))
+
+    def read(self, group: str, users: Sequence[int]) -> list[State]:
+        return self._loop.run(self._read(group, users))
+
+    async def _read(self, name: str, users: Sequence[int]) -> list[State]:
+        catalog, inspector = CATALOGS[2], self._engine.inspector()
+        group = next(group for group in groups(2) if group.name == name)
+        looks = [
+            inspector.inspect(
+                catalog,
+                group,
+                catalog.encode_key(name, {"user_id": user}),
+                events_max=EVENTS_MAX,
+                now_ms=NOW_MS,
+            )
+            for user in users
+        ]
+        found = await asyncio.gather(*looks)
+        if name == HISTORY:
+            return [list(each.events) for each in found]
+        rows = [each.record for each in found]
+        return [row and (row.newest_event_time_ms, row.values, row.written) for row in rows]
+
+    def close(self) -> None:
+        self._loop.run(self._engine.close())
+        self._loop.close()
+
+
+Rows = LmdbRows | MemoryRows | ScyllaRows
 STORES: dict[str, Callable[[Path], Rows]] = {"memory": MemoryRows, "lmdb": LmdbRows}
 USERS = count()
 
@@ -231,6 +285,19 @@ def orders(told: list[Told], random: Random) -> Iterator[list[Told]]:
 def check(rows: Rows, group: str, told: list[Dated], random: Random) -> None:
     """Tell each order to a user of its own, the n-th commands of all orders in one batch."""
     tellings = [(next(USERS), order) for order in orders([each.command for each in told], random)]
+    tell(rows, group, tellings)
+    expected = model(group, told)
+    found = rows.read(group, [user for user, _ in tellings])
+    for (_, order), state in zip(tellings, found, strict=True):
+        assert state == expected, order
+
+
+def model(group: str, told: Sequence[Dated]) -> State:
+    return model_history(told) if group == HISTORY else model_object(told)
+
+
+def tell(rows: Rows, group: str, tellings: Sequence[tuple[int, list[Told]]]) -> None:
+    """The n-th commands of all users in one batch, for each n."""
     for step in zip_longest(*(order for _, order in tellings)):
         for generation in CATALOGS:
             payloads = [
@@ -240,10 +307,6 @@ def check(rows: Rows, group: str, told: list[Dated], random: Random) -> None:
             ]
             if payloads:
                 rows.apply(generation, payloads)
-    expected = model_history(told) if group == HISTORY else model_object(told)
-    found = rows.read(group, [user for user, _ in tellings])
-    for (_, order), state in zip(tellings, found, strict=True):
-        assert state == expected, order
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -256,3 +319,53 @@ def test_an_object_ends_in_one_state(rows: Rows, told: list[Told], random: Rando
 @given(told=commands("APPEND"), random=st.randoms(use_true_random=False))
 def test_a_history_ends_in_one_state(rows: Rows, told: list[Told], random: Random) -> None:
     check(rows, HISTORY, dated(HISTORY, told), random)
+
+
+CQL_HISTORIES, CQL_ORDERS = 300, 20
+
+
+@pytest.fixture(scope="module")
+def cql(cassandra_server: Server) -> Iterator[ScyllaRows]:
+    opened = ScyllaRows(cassandra_server)
+    yield opened
+    opened.close()
+
+
+def random_command(method: str, random: Random) -> Told:
+    """As `commands` draws them: a fifth deletes, a half under the older schema."""
+    at = random.randint(NOW_MS - 2 * TTL_MS, NOW_MS - TTL_MS // 2)
+    if random.random() < 0.2:
+        return Told("DELETE", at, {}, 2)
+    generation = random.choice([1, 2])
+    drawn: dict[str, object] = {
+        "level": random.randint(0, 2),
+        "country": random.choice(["KR", "JP"]),
+        "score": random.choice([None, 0.5]),
+    }
+    names = FIRST_FIELDS if generation == 1 else tuple(DEFAULTS)
+    chosen = random.sample(names, random.randint(1, len(names)))
+    return Told(method, at, {name: drawn[name] for name in chosen}, generation)
+
+
+@pytest.mark.parametrize(("group", "method"), [(OBJECT, "UPDATE"), (HISTORY, "APPEND")])
+def test_any_order_over_cql_ends_in_one_state(cql: ScyllaRows, group: str, method: str) -> None:
+    """All users of all histories are told together, so that the server is kept busy."""
+    random = Random(20_240_131)
+    expected: list[State] = []
+    tellings: list[tuple[int, list[Told]]] = []
+    for _ in range(CQL_HISTORIES):
+        drawn = [random_command(method, random) for _ in range(random.randint(1, 8))]
+        told = dated(group, drawn)
+        commands = [each.command for each in told]
+        for _ in range(CQL_ORDERS):
+            again = random.choices(commands, k=random.randrange(3)) if commands else []
+            tellings.append((next(USERS), random.sample(commands, len(commands)) + again))
+            expected.append(model(group, told))
+    tell(cql, group, tellings)
+    found = cql.read(group, [user for user, _ in tellings])
+    differing = [
+        (order, state, wanted)
+        for (_, order), state, wanted in zip(tellings, found, expected, strict=True)
+        if state != wanted
+    ]
+    assert differing[:1] == []
