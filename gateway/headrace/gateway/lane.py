@@ -1,12 +1,13 @@
-"""The lane: `POST /v1/read` answered inside uvicorn's HTTP protocol, without a task or ASGI scope.
+"""The lane: reads answered inside uvicorn's HTTP protocol, without a task or an ASGI scope.
 
-The lane takes a request only when everything about it is usual: HTTP/1.1, a content length within
-the limit, JSON in, a media type we have out, a direct loopback caller, no earlier request of the
-connection unanswered and a caller that reads its answers. Whatever is not falls through to ASGI
-and Litestar, where the same path is an ordinary route that makes equal bytes. A lane request is
-answered before its last parser callback returns when the store is embedded; over a networked store
-its answer may come later, and then waits its turn in `DueAnswers`. It cannot overtake an ASGI
-answer (it is not taken while one is due) nor be overtaken (ASGI starts when the lane owes nothing).
+It takes `POST /v1/read` and Feast's `POST /get-online-features`, and a request only when everything
+about it is usual: HTTP/1.1, a content length within the limit, JSON in, a media type we have out, a
+direct loopback caller, no earlier request of the connection unanswered and a caller that reads its
+answers. Whatever is not falls through to ASGI and Litestar, where the same path is an ordinary
+route that makes equal bytes. A lane request is answered before its last parser callback returns
+when the store is embedded; over a networked store its answer may come later, and then waits its
+turn in `DueAnswers`. It cannot overtake an ASGI answer (it is not taken while one is due) nor be
+overtaken (ASGI starts when the lane owes nothing).
 
 `uvicorn_members` names all we rely on in uvicorn's protocol classes.
 """
@@ -30,12 +31,13 @@ from headrace.gateway.due import Due, DueAnswers
 from headrace.gateway.errors import problem
 from headrace.gateway.lane_state import Lane
 from headrace.gateway.negotiation import accepted, is_json, kept_request_id
-from headrace.gateway.ports import ACCEPT_JSON
+from headrace.gateway.ports import ACCEPT_FEAST, ACCEPT_JSON
 from headrace.gateway.responses import problem_response
 
 logger = logging.getLogger(__name__)
 
 READ_URL = b"/v1/read"
+FEAST_URL = b"/get-online-features"
 
 # What is being received on a connection.
 BETWEEN = 0  # nothing
@@ -45,12 +47,16 @@ REST = 3  # the body of a request that ASGI answers
 ENDED = 4  # nothing more: whatever still comes is thrown away
 
 HEAD_END = b"\r\n\r\n"
-READ_START = b"POST /v1/read HTTP/1.1\r\n"
+READ_STARTS = (b"POST /v1/read HTTP/1.1\r\n", b"POST /get-online-features HTTP/1.1\r\n")
 
 UNUSUAL = frozenset(
     {b"forwarded", b"expect", b"upgrade", b"content-encoding", b"transfer-encoding", b"trailer"}
 )
 """Header fields that send a request to ASGI; so does any that starts with `x-forwarded-`."""
+
+
+NOT_FEASTS = frozenset({b"content-type", b"accept"})
+"""What Feast's callers send as they like, or not at all: the path says what they speak."""
 
 
 def uvicorn_members() -> dict[str, tuple[str, ...]]:
@@ -193,7 +199,7 @@ class LaneProtocol(HttpToolsProtocol):
         if self._stage == ENDED or not self._head_within_limits():
             return
         if (
-            self.url == READ_URL
+            self.url in (READ_URL, FEAST_URL)
             and self._local
             and self._http.get_method() == b"POST"
             and self._takes_headers()
@@ -305,13 +311,16 @@ class LaneProtocol(HttpToolsProtocol):
 
     def _takes_headers(self) -> bool:
         """Whether the headers leave nothing for Litestar to decide; notes what the answer needs."""
-        self._accept = ACCEPT_JSON
+        feast = self.url == FEAST_URL
+        self._accept = ACCEPT_FEAST if feast else ACCEPT_JSON
         self._request_id = None
         length = -1
         typed = negotiated = False
         for name, value in self.headers:
             if name == b"content-length":
                 length = int(value)
+            elif feast and name in NOT_FEASTS:
+                continue
             elif name == b"content-type":
                 if typed or not is_json(value):
                     return False
@@ -362,7 +371,7 @@ class LaneProtocol(HttpToolsProtocol):
             self._hand_over(body)
             return
         whole = self._whole
-        if lasting and whole.startswith(READ_START):
+        if lasting and whole.startswith(READ_STARTS):
             end = whole.find(HEAD_END) + 4
             if len(whole) - end == self._content_length:
                 lane.learn(whole[:end], self._content_length, self._accept)

@@ -15,6 +15,8 @@ Clock = Callable[[], int]
 
 ACCEPT_JSON = 0
 ACCEPT_AVRO = 1
+ACCEPT_FEAST = 2
+"""Feast's request and answer; not negotiated, the path says it."""
 
 
 class ReadCall(Protocol):

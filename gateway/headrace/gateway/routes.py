@@ -23,6 +23,7 @@ from headrace.gateway.errors import (
     UnsupportedMediaType,
 )
 from headrace.gateway.explain import Explainer, known_group
+from headrace.gateway.feast import FeastOperation
 from headrace.gateway.lane_state import Lane
 from headrace.gateway.negotiation import OFFERS, accepted, is_json
 from headrace.gateway.openapi import (
@@ -32,7 +33,7 @@ from headrace.gateway.openapi import (
     answers,
     problems,
 )
-from headrace.gateway.ports import Parts, PartState
+from headrace.gateway.ports import ACCEPT_FEAST, Parts, PartState
 from headrace.gateway.read_path import ReadPath
 from headrace.gateway.release import program_version
 from headrace.gateway.responses import split_response
@@ -111,6 +112,21 @@ async def read(request: AnyRequest, gateway: TheGateway) -> ASGIApp:
     return PreparedResponse(
         await gateway.reads.answer_fresh(await request.body(), form, request_id)
     )
+
+
+@post(
+    "/get-online-features",
+    status_code=200,
+    operation_class=FeastOperation,
+    responses=problems(408, 413, 415),
+    summary="Read features as Feast's clients do",
+)
+async def read_feast(request: AnyRequest, gateway: TheGateway) -> ASGIApp:
+    """Feast's request and answer (semantics 16), whatever the Content-Type says."""
+    require_plain(request)
+    request_id = request.scope["state"][REQUEST_ID_KEY]
+    body = await request.body()
+    return PreparedResponse(await gateway.reads.answer_fresh(body, ACCEPT_FEAST, request_id))
 
 
 @post(
@@ -204,12 +220,12 @@ async def livez() -> LivenessShape:
 
 
 @get(
-    "/readyz",
+    ["/readyz", "/health"],
     response_headers=EVERY_ANSWER,
     responses={**problems(), 503: answers(ReadinessShape, "not ready")},
 )
 async def readyz(gateway: TheGateway) -> Response[ReadinessShape]:
-    """Ready = a catalog is loaded and not draining (semantics 23)."""
+    """Ready = a catalog is loaded and not draining (semantics 23). Feast calls it `/health`."""
     in_force, draining = gateway.in_force, gateway.lane.draining
     ready = in_force.loaded and not draining
     shape = ReadinessShape(
@@ -236,6 +252,7 @@ async def show_version() -> VersionShape:
 
 ROUTES: tuple[HTTPRouteHandler, ...] = (
     read,
+    read_feast,
     append_commands,
     list_feature_groups,
     show_feature_group,
@@ -275,6 +292,11 @@ def require_json(request: AnyRequest) -> None:
     types = raw_headers(request, b"content-type")
     if len(types) > 1 or (types and not is_json(types[0])):
         raise UnsupportedMediaType("expected Content-Type `application/json`")
+    require_plain(request)
+
+
+def require_plain(request: AnyRequest) -> None:
+    """Raises `UnsupportedMediaType` for a body that is encoded."""
     if any(value.lower() != b"identity" for value in raw_headers(request, b"content-encoding")):
         raise UnsupportedMediaType("expected a body without Content-Encoding")
 

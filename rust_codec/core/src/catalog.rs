@@ -56,6 +56,10 @@ pub struct Group {
     pub cache_ttl_ms: i64,
     /// In-process ttl; 0 is off.
     pub local_ttl_ms: i64,
+    /// Its name to Feast: the declared one, else `domain__name`.
+    pub feast_name: String,
+    /// Names to Feast of the current value fields, in schema order.
+    pub feast_fields: Vec<String>,
     current: Arc<RecordSchema>,
 }
 
@@ -95,6 +99,8 @@ pub struct Service {
     pub name: String,
     /// Reads in declared order.
     pub reads: Vec<ServiceRead>,
+    /// Its name to Feast, where one is declared.
+    pub feast_name: Option<String>,
 }
 
 /// One generation of the registry.
@@ -107,6 +113,8 @@ pub struct Catalog {
     by_id: HashMap<u32, usize>,
     by_fingerprint: HashMap<u64, (usize, Arc<RecordSchema>)>,
     services: HashMap<String, Arc<Service>>,
+    groups_by_feast_name: HashMap<String, usize>,
+    services_by_feast_name: HashMap<String, Arc<Service>>,
 }
 
 impl Catalog {
@@ -134,6 +142,7 @@ impl Catalog {
             let service = text.compile(&catalog).map_err(|error| error.under(&name))?;
             catalog.services.insert(name, Arc::new(service));
         }
+        catalog.index_feast_names();
         Ok(catalog)
     }
 
@@ -154,6 +163,22 @@ impl Catalog {
         self.by_name.insert(group.name.clone(), position);
         self.groups.push(Arc::new(group));
         Ok(())
+    }
+
+    fn index_feast_names(&mut self) {
+        let names = |group: &Arc<Group>| [group.feast_name.clone(), feast_form(&group.name)];
+        // A declared name stands before the one that another group's name would make.
+        for form in 0..2 {
+            for (position, group) in self.groups.iter().enumerate() {
+                let name = names(group).into_iter().nth(form).unwrap_or_default();
+                self.groups_by_feast_name.entry(name).or_insert(position);
+            }
+        }
+        for service in self.services.values() {
+            if let Some(name) = &service.feast_name {
+                self.services_by_feast_name.insert(name.clone(), Arc::clone(service));
+            }
+        }
     }
 
     /// All groups in document order.
@@ -195,10 +220,28 @@ impl Catalog {
         self.services.get(name)
     }
 
+    /// A group as Feast's clients call it: its Feast name, `domain__name` or `domain::name`.
+    #[must_use]
+    pub fn feast_group(&self, name: &str) -> Option<&Arc<Group>> {
+        let position = self.groups_by_feast_name.get(name).or_else(|| self.by_name.get(name))?;
+        self.groups.get(*position)
+    }
+
+    /// A service as Feast's clients call it: its Feast name or its own.
+    #[must_use]
+    pub fn feast_service(&self, name: &str) -> Option<&Arc<Service>> {
+        self.services_by_feast_name.get(name).or_else(|| self.services.get(name))
+    }
+
     /// Names of all services, in no order.
     pub fn service_names(&self) -> impl Iterator<Item = &str> {
         self.services.keys().map(String::as_str)
     }
+}
+
+/// A group's name with what Feast takes for the start of a field's name replaced.
+fn feast_form(name: &str) -> String {
+    name.replace("::", "__")
 }
 
 #[derive(Deserialize)]
@@ -222,6 +265,7 @@ struct GroupText {
     max_age_ms: Option<i64>,
     max_events: u32,
     cache: CacheText,
+    feast_name: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -252,12 +296,14 @@ struct FieldText {
     nullable: bool,
     #[serde(default)]
     default: serde_json::Value,
+    feast_name: Option<String>,
 }
 
 #[derive(Deserialize)]
 struct ServiceText {
     name: String,
     reads: Vec<ServiceReadText>,
+    feast_name: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -273,6 +319,11 @@ struct ServiceReadText {
 impl GroupText {
     fn compile(self) -> Result<Group> {
         let keys = self.keys.into_iter().map(KeyText::compile).collect::<Result<Vec<_>>>()?;
+        let feast_field =
+            |field: &FieldText| field.feast_name.as_ref().unwrap_or(&field.name).clone();
+        let newest = self.schemas.last().map_or(&[][..], |schema| schema.fields.as_slice());
+        let feast_fields = newest.iter().map(feast_field).collect();
+        let feast_name = self.feast_name.unwrap_or_else(|| feast_form(&self.name));
         let schemas = self
             .schemas
             .into_iter()
@@ -296,6 +347,8 @@ impl GroupText {
             max_events: self.max_events,
             cache_ttl_ms: self.cache.ttl_ms,
             local_ttl_ms: self.cache.local_ttl_ms,
+            feast_name,
+            feast_fields,
             current,
         })
     }
@@ -341,7 +394,7 @@ impl SchemaText {
 impl ServiceText {
     fn compile(self, catalog: &Catalog) -> Result<Service> {
         let reads = self.reads.into_iter().map(|text| text.compile(catalog)).collect::<Result<_>>();
-        Ok(Service { name: self.name, reads: reads? })
+        Ok(Service { name: self.name, reads: reads?, feast_name: self.feast_name })
     }
 }
 

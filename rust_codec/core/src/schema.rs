@@ -166,6 +166,16 @@ pub struct Field {
 }
 
 impl Field {
+    /// Whether its values, or the items of its lists, are a Date or a Timestamp.
+    #[must_use]
+    pub const fn is_time(&self) -> bool {
+        use Scalar::{Date, Timestamp};
+        matches!(
+            self.field_type,
+            FieldType::Scalar(Date | Timestamp) | FieldType::List(Date | Timestamp)
+        )
+    }
+
     /// The Avro schema of this field's values alone, which is how a patch is encoded.
     #[must_use]
     pub fn avro_schema(&self, canonical: bool) -> String {

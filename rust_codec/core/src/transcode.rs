@@ -18,6 +18,9 @@ mod quick;
 mod take;
 mod walk;
 
+const DAY_SECONDS: i64 = 86_400;
+const SECOND_MICROS: i64 = 1_000_000;
+
 /// What stands where nothing was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Unwritten {
@@ -37,6 +40,8 @@ pub struct Options {
     pub int64_as_text: bool,
     /// What stands where nothing was written.
     pub unwritten: Unwritten,
+    /// Date and Timestamp print as whole seconds since the epoch, rounded down.
+    pub epoch_seconds: bool,
 }
 
 /// One requested field.
@@ -128,7 +133,10 @@ impl Transcoder {
         });
         let columns: Vec<Column> = columns.collect::<Result<_>>()?;
         let walk = resolution.written;
-        let quick = Quick::new(&walk, &columns, options.int64_as_text);
+        let is_time = |position: &usize| current.fields.get(*position).is_some_and(Field::is_time);
+        // The quick walk prints times one way only.
+        let plainly = options.epoch_seconds && requested.iter().any(is_time);
+        let quick = if plainly { None } else { Quick::new(&walk, &columns, options.int64_as_text) };
         Ok(Self { walk, columns, options, quick })
     }
 
@@ -439,12 +447,20 @@ impl Sink for JsonSink<'_> {
     }
     fn date(&mut self, days: i32) -> Result<()> {
         self.separate();
-        text::push_date(self.out, days);
+        if self.options.epoch_seconds {
+            text::push_integer(self.out, i64::from(days).saturating_mul(DAY_SECONDS));
+        } else {
+            text::push_date(self.out, days);
+        }
         Ok(())
     }
     fn timestamp(&mut self, micros: i64) -> Result<()> {
         self.separate();
-        text::push_timestamp(self.out, micros);
+        if self.options.epoch_seconds {
+            text::push_integer(self.out, micros.div_euclid(SECOND_MICROS));
+        } else {
+            text::push_timestamp(self.out, micros);
+        }
         Ok(())
     }
     fn begin_list(&mut self) -> Result<()> {

@@ -89,6 +89,7 @@ pub(crate) fn accept_of(accept: u8) -> PyResult<Accept> {
     match accept {
         0 => Ok(Accept::Json),
         1 => Ok(Accept::Avro),
-        _ => Err(PyValueError::new_err("`accept` is 0 for JSON or 1 for Avro")),
+        2 => Ok(Accept::Feast),
+        _ => Err(PyValueError::new_err("`accept` is 0 for JSON, 1 for Avro or 2 for Feast")),
     }
 }

@@ -47,17 +47,18 @@ impl Plan {
             options: request.options,
             accept,
             broadcast: matches!(request.target, Target::Service(..)),
+            feast: None,
         })
     }
 }
 
-struct Draft<'c> {
-    catalog: &'c Catalog,
-    accept: Accept,
-    options: Options,
-    counters: &'c Counters,
-    reads: Vec<PlannedRead>,
-    columns: Vec<ColumnPlan>,
+pub(super) struct Draft<'c> {
+    pub(super) catalog: &'c Catalog,
+    pub(super) accept: Accept,
+    pub(super) options: Options,
+    pub(super) counters: &'c Counters,
+    pub(super) reads: Vec<PlannedRead>,
+    pub(super) columns: Vec<ColumnPlan>,
 }
 
 impl Draft<'_> {
@@ -88,7 +89,7 @@ impl Draft<'_> {
         positions: Vec<usize>,
         names: &[Name<'_>],
     ) -> Result<Vec<usize>> {
-        if self.accept == Accept::Json || positions.len() == group.current().fields.len() {
+        if self.accept != Accept::Avro || positions.len() == group.current().fields.len() {
             return Ok(positions);
         }
         let detail = "an Avro answer holds whole records; leave `fields` out or ask for JSON";
@@ -216,7 +217,7 @@ impl Draft<'_> {
         Ok(())
     }
 
-    fn plan(
+    pub(super) fn plan(
         &self,
         group: Arc<Group>,
         alias: Option<String>,
@@ -230,11 +231,15 @@ impl Draft<'_> {
         let unwritten =
             if self.options.missing_null { Unwritten::Null } else { Unwritten::Default };
         let int64_as_text = self.options.int64_as_text;
-        let options = transcode::Options { int64_as_text, unwritten, ..Default::default() };
+        let epoch_seconds = self.accept == Accept::Feast;
+        let options =
+            transcode::Options { int64_as_text, unwritten, epoch_seconds, ..Default::default() };
         let transcoder =
             |writer| Transcoder::with_options(writer, group.current(), &positions, options).ok();
         let transcoders: Vec<Option<Transcoder>> = match self.accept {
-            Accept::Json => group.schemas.iter().map(|writer| transcoder(writer)).collect(),
+            Accept::Json | Accept::Feast => {
+                group.schemas.iter().map(|writer| transcoder(writer)).collect()
+            }
             Accept::Avro => Vec::new(),
         };
         let fields = &group.current().fields;
@@ -296,7 +301,7 @@ fn lacking(writer: &RecordSchema, group: &Group) -> FieldSet {
 }
 
 /// The type that keys must have to fit both uses; a Text and a number fit no key.
-const fn narrower(left: Scalar, right: Scalar) -> Scalar {
+pub(super) const fn narrower(left: Scalar, right: Scalar) -> Scalar {
     match (left, right) {
         (Scalar::Long, other) => other,
         (Scalar::Text, _) => Scalar::Text,
@@ -304,11 +309,11 @@ const fn narrower(left: Scalar, right: Scalar) -> Scalar {
     }
 }
 
-fn all_fields(group: &Group) -> Vec<usize> {
+pub(super) fn all_fields(group: &Group) -> Vec<usize> {
     (0..group.current().fields.len()).collect()
 }
 
-fn field_position(group: &Group, name: &str) -> Option<usize> {
+pub(super) fn field_position(group: &Group, name: &str) -> Option<usize> {
     group.current().fields.iter().position(|field| field.name == name)
 }
 
@@ -369,7 +374,7 @@ fn check_limit(group: &Group, limit: Option<(i64, usize)>) -> Result<usize> {
     }
 }
 
-fn missing_key(name: &str, group: &str, offset: usize) -> Problem {
+pub(super) fn missing_key(name: &str, group: &str, offset: usize) -> Problem {
     let detail = format!("key column `{name}` is missing; `{group}` needs it");
     Problem::new(Code::MissingKey, detail).at(offset)
 }

@@ -6,11 +6,12 @@ use super::answer::{self, Json, Writer};
 use super::columns::Column;
 use super::counters::{Counters, Outcome, Tally};
 use super::envelope::{self, Envelope};
+use super::feast::{self, Feast};
 use super::head::{self, Head};
 use super::keys::Keys;
 use super::plan::{Accept, Plan};
 use super::problem::{Code, Problem, RETRY_AFTER_SECONDS};
-use super::request::{Request, Result};
+use super::request::{Deadline, KeyColumn, Request, Result};
 use super::row::{Row, RowError, RowSource, Rows, SourceRows, StaleCatalog};
 use super::shape::{ShapeHash, Shapes, columns};
 use super::statuses::Status;
@@ -66,6 +67,9 @@ pub(super) struct Room {
     pub(super) keys: Keys,
     pub(super) json: answer::Room,
     pub(super) avro: envelope::Room,
+    feast: feast::Room,
+    /// Of the head.
+    warning: Vec<u8>,
     pub(super) head: Vec<u8>,
     /// The body behind room for the head, which is known last.
     pub(super) response: Vec<u8>,
@@ -163,11 +167,16 @@ impl Engine {
         accept: Accept,
         room: &mut Room,
     ) -> Result<Prepared> {
+        room.warning.clear();
         let installed = installed.ok_or_else(|| {
             Problem::new(Code::NoCatalog, "no catalog was published yet; run `headrace apply`")
         })?;
         let prepared = self.find_plan(installed, body, accept, &mut room.columns)?;
         room.keys.encode(&prepared.plan, &room.columns, &self.limits)?;
+        if let Some(layout) = &prepared.plan.feast {
+            layout.check_rows(&prepared.plan, &room.columns)?;
+            room.warning.extend_from_slice(&layout.warning);
+        }
         Ok(prepared)
     }
 
@@ -200,24 +209,57 @@ impl Engine {
         values: &mut Vec<Column>,
         hash: Option<u64>,
     ) -> Result<Prepared> {
-        let request = Request::parse(body, &self.limits)?;
         let (catalog, counters) = (&installed.catalog, &self.counters);
+        if accept == Accept::Feast {
+            let request = feast::Request::parse(body)?;
+            let plan = Arc::new(request.compile(catalog, &self.limits, counters)?);
+            self.read_columns(&plan, request.used(&plan), values)?;
+            request.check_unused(&plan, values)?;
+            if let Some(hash) = hash.filter(|_| request.uses_all(&plan)) {
+                self.remember(installed, hash, body, request.used(&plan), None, &plan);
+            }
+            return Ok(Prepared { plan, deadline_ms: None });
+        }
+        let request = Request::parse(body, &self.limits)?;
         let plan = Arc::new(Plan::compile(catalog, &request, accept, &self.limits, counters)?);
+        self.read_columns(&plan, columns(&request), values)?;
+        if let Some(hash) = hash {
+            self.remember(installed, hash, body, columns(&request), request.deadline, &plan);
+        }
+        Ok(Prepared { plan, deadline_ms: request.deadline.map(|at| at.milliseconds) })
+    }
+
+    fn read_columns<'r, 'a: 'r>(
+        &self,
+        plan: &Plan,
+        columns: impl Iterator<Item = &'r KeyColumn<'a>>,
+        values: &mut Vec<Column>,
+    ) -> Result<()> {
         if values.len() < plan.columns.len() {
             values.resize_with(plan.columns.len(), Column::default);
         }
-        let planned = plan.columns.iter().zip(columns(&request));
+        let planned = plan.columns.iter().zip(columns);
         for ((planned, column), values) in planned.zip(values.iter_mut()) {
             let mut reader = column.values.clone();
             values
                 .read(&mut reader, planned.scalar, self.limits.keys_max)
-                .map_err(|problem| planned.place(problem))?;
+                .map_err(|problem| planned.place(plan.accept, problem))?;
         }
-        let shape = hash.and_then(|hash| Some((hash, self.hash.cut(body, &request, &plan)?)));
-        if let Some((hash, shape)) = shape {
+        Ok(())
+    }
+
+    fn remember<'r, 'a: 'r>(
+        &self,
+        installed: &Installed,
+        hash: u64,
+        body: &[u8],
+        columns: impl Iterator<Item = &'r KeyColumn<'a>>,
+        deadline: Option<Deadline>,
+        plan: &Arc<Plan>,
+    ) {
+        if let Some(shape) = self.hash.cut(body, columns, deadline, plan) {
             lock(&installed.shapes).insert(hash, Arc::new(shape));
         }
-        Ok(Prepared { plan, deadline_ms: request.deadline.map(|at| at.milliseconds) })
     }
 
     /// Prints every row and says how the request ends.
@@ -228,7 +270,7 @@ impl Engine {
         now_ms: i64,
         room: &mut Room,
     ) -> std::result::Result<End, StaleCatalog> {
-        let Room { keys, json, avro, response, tallies, .. } = room;
+        let Room { columns, keys, json, avro, feast, response, tallies, .. } = room;
         tallies.clear();
         let printed = match plan.accept {
             Accept::Json => {
@@ -236,6 +278,10 @@ impl Engine {
             }
             Accept::Avro => {
                 print(plan, keys, rows, &mut Envelope::new(response, avro, now_ms), tallies)
+            }
+            Accept::Feast => {
+                let mut writer = Feast::new(response, feast, columns, plan, now_ms);
+                print(plan, keys, rows, &mut writer, tallies)
             }
         };
         printed.inspect_err(|_| self.counters.end(Outcome::Stale))?;
@@ -258,15 +304,19 @@ impl Engine {
             End::Whole | End::Partial => {
                 let whole = matches!(end, End::Whole);
                 let outcome = if whole { Outcome::Whole } else { Outcome::Partial };
-                let json = call.accept == Accept::Json;
+                let json = call.accept != Accept::Avro;
                 (200, if json { head::JSON } else { head::AVRO }, outcome)
             }
             End::Problem(problem) => {
                 room.response.truncate(HEAD_BYTES);
-                problem.write_json(&mut room.response);
-                let status = problem.code().status();
+                let (status, content_type) = if call.accept == Accept::Feast {
+                    (feast::refuse(&problem, &mut room.response), head::JSON)
+                } else {
+                    problem.write_json(&mut room.response);
+                    (problem.code().status(), head::PROBLEM)
+                };
                 let outcome = if status < 500 { Outcome::Refused } else { Outcome::Unavailable };
-                (status, head::PROBLEM, outcome)
+                (status, content_type, outcome)
             }
         };
         self.counters.end(outcome);
@@ -277,6 +327,7 @@ impl Engine {
             request_id: call.request_id,
             generation,
             retry_after: (status == 503).then_some(RETRY_AFTER_SECONDS),
+            warning: &room.warning,
             keep_alive: call.keep_alive,
         };
         room.head.clear();
@@ -322,9 +373,14 @@ impl End {
         match unavailable.saturating_add(corrupt) {
             0 => Self::Whole,
             lost if plan.options.strict => {
+                let why = if plan.accept == Accept::Feast {
+                    "Feast has no status for that"
+                } else {
+                    "`strict` was asked for"
+                };
                 let detail = format!(
                     "{lost} of {rows} rows could not be served ({unavailable} UNAVAILABLE, \
-                     {corrupt} CORRUPT) and `strict` was asked for"
+                     {corrupt} CORRUPT) and {why}"
                 );
                 Self::Problem(Problem::new(Code::StrictPartial, detail))
             }

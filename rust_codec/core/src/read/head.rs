@@ -16,6 +16,8 @@ pub struct Head<'a> {
     pub generation: u64,
     /// Seconds, with a 503.
     pub retry_after: Option<u32>,
+    /// What the caller should know beside the answer, in plain ASCII; empty for nothing.
+    pub warning: &'a [u8],
     /// Whether the connection stays open.
     pub keep_alive: bool,
 }
@@ -45,6 +47,10 @@ impl Head<'_> {
         if let Some(seconds) = self.retry_after {
             out.extend_from_slice(b"\r\nretry-after: ");
             out.extend_from_slice(number.format(seconds).as_bytes());
+        }
+        if !self.warning.is_empty() {
+            out.extend_from_slice(b"\r\nheadrace-warning: ");
+            out.extend_from_slice(self.warning);
         }
         if !self.keep_alive {
             out.extend_from_slice(b"\r\nconnection: close");
@@ -81,6 +87,7 @@ mod tests {
         request_id: b"abc-1",
         generation: 12,
         retry_after: None,
+        warning: b"",
         keep_alive: true,
     };
 

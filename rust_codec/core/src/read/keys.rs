@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::Limits;
 use super::columns::Column;
-use super::plan::{Plan, PlannedRead};
+use super::plan::{Accept, Plan, PlannedRead};
 use super::problem::{Code, Problem};
 use super::request::Result;
 use crate::error::Error;
@@ -149,6 +149,10 @@ fn refused(error: Error, row: usize) -> Problem {
 
 /// Puts the place of a read's keys around a problem.
 fn within(plan: &Plan, read: usize, problem: Problem) -> Problem {
-    let problem = problem.under("keys");
-    if plan.broadcast { problem } else { problem.item(read).under("reads") }
+    let problem = problem.under(plan.accept.keys_member());
+    if plan.accept == Accept::Feast || plan.broadcast {
+        problem
+    } else {
+        problem.item(read).under("reads")
+    }
 }

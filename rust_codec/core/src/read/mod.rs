@@ -12,6 +12,7 @@ mod compile;
 pub mod counters;
 pub mod engine;
 pub mod envelope;
+pub mod feast;
 pub mod head;
 pub mod keys;
 pub mod pending;

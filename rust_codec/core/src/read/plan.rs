@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::counters::GroupCounters;
+use super::feast::Layout;
 use super::problem::Problem;
 use super::request::Options;
 use crate::catalog::{FeatureType, Group};
@@ -14,13 +15,26 @@ use crate::transcode::Transcoder;
 /// Name of the column that opens every event.
 pub const EVENT_TIME_FIELD: &str = "_event_time_ms";
 
-/// The media type of the answer.
+/// Which request is read and which answer is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Accept {
     /// JSON text.
     Json,
     /// The Avro envelope.
     Avro,
+    /// Feast's answer to Feast's request (semantics 16).
+    Feast,
+}
+
+impl Accept {
+    /// The member of the body that holds the key columns.
+    #[must_use]
+    pub const fn keys_member(self) -> &'static str {
+        match self {
+            Self::Json | Self::Avro => "keys",
+            Self::Feast => "entities",
+        }
+    }
 }
 
 /// One key column that the body must have.
@@ -76,13 +90,15 @@ pub struct Plan {
     pub accept: Accept,
     /// Whether a column of one key serves every row (semantics 12).
     pub broadcast: bool,
+    /// How results are laid out to Feast.
+    pub feast: Option<Layout>,
 }
 
 impl ColumnPlan {
     /// Puts the column's place around a problem.
     #[must_use]
-    pub fn place(&self, problem: Problem) -> Problem {
-        let problem = problem.under(&self.name).under("keys");
+    pub fn place(&self, accept: Accept, problem: Problem) -> Problem {
+        let problem = problem.under(&self.name).under(accept.keys_member());
         match self.read {
             Some(read) => problem.item(read).under("reads"),
             None => problem,

@@ -199,6 +199,12 @@ impl Problem {
         &self.0.path
     }
 
+    /// The valid name that is closest to the one given.
+    #[must_use]
+    pub fn nearest_name(&self) -> Option<&str> {
+        self.0.nearest.as_deref()
+    }
+
     /// At which byte of the body.
     #[must_use]
     pub const fn offset(&self) -> Option<usize> {

@@ -230,20 +230,20 @@ fn listed(names: &[&str]) -> String {
     quoted.join(", ")
 }
 
-fn duplicate(name: &Name<'_>) -> Problem {
+pub(super) fn duplicate(name: &Name<'_>) -> Problem {
     let detail = format!("member `{}` stands twice", echo(&name.text));
     Problem::new(Code::DuplicateMember, detail).at(name.offset).under(&name.text)
 }
 
 /// The next member's name and where its quote is.
-fn member<'a>(reader: &mut Reader<'a>) -> Result<Option<Name<'a>>> {
+pub(super) fn member<'a>(reader: &mut Reader<'a>) -> Result<Option<Name<'a>>> {
     let start = reader.offset();
     let Some(text) = reader.next_member()? else { return Ok(None) };
     let quote = reader.text_since(start).find('"').unwrap_or_default();
     Ok(Some(Name { text, offset: start.saturating_add(quote) }))
 }
 
-fn name<'a>(reader: &mut Reader<'a>) -> Result<Name<'a>> {
+pub(super) fn name<'a>(reader: &mut Reader<'a>) -> Result<Name<'a>> {
     reader.peek()?;
     let offset = reader.offset();
     Ok(Name { text: reader.string()?, offset })
@@ -350,7 +350,7 @@ fn field_names<'a>(reader: &mut Reader<'a>) -> Result<Option<Vec<Name<'a>>>> {
     Ok(Some(fields))
 }
 
-fn key_columns<'a>(reader: &mut Reader<'a>) -> Result<KeyColumns<'a>> {
+pub(super) fn key_columns<'a>(reader: &mut Reader<'a>) -> Result<KeyColumns<'a>> {
     reader.peek()?;
     let offset = reader.offset();
     reader.begin_object()?;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::Limits;
 use super::columns::{Column, skip_space};
 use super::plan::{Accept, Plan};
-use super::request::{DEADLINE_MAX_MS, KeyColumns, Request, Target};
+use super::request::{DEADLINE_MAX_MS, Deadline, KeyColumn, KeyColumns, Request, Target};
 use memchr::memmem::Finder;
 
 /// Most shapes of each of the two halves.
@@ -57,6 +57,7 @@ pub struct Shapes {
 #[derive(Debug)]
 pub struct ShapeHash {
     keys: Finder<'static>,
+    entities: Finder<'static>,
     deadline: Finder<'static>,
 }
 
@@ -69,7 +70,11 @@ struct Half {
 
 impl Default for ShapeHash {
     fn default() -> Self {
-        Self { keys: Finder::new(br#""keys""#), deadline: Finder::new(DEADLINE) }
+        Self {
+            keys: Finder::new(br#""keys""#),
+            entities: Finder::new(br#""entities""#),
+            deadline: Finder::new(DEADLINE),
+        }
     }
 }
 
@@ -123,15 +128,15 @@ impl ShapeHash {
     /// found less often: what decides is the comparison of [`Shape::matches`].
     #[must_use]
     pub fn of(&self, body: &[u8], accept: Accept) -> Option<u64> {
-        let start = self.first_list(body)?;
+        let start = self.first_list(body, accept)?;
         let (opening, mut rest) = body.split_at_checked(start)?;
-        let mut hash = mix(u64::from(accept == Accept::Avro), self.hash_literal(opening));
+        let mut hash = mix(accept as u64, self.hash_literal(opening));
         loop {
             rest = skip_list(rest)?;
             // A comma: another column of the same `keys`.
             let next = match skip_space(rest).first() {
                 Some(b',') => memchr::memchr(b'[', rest),
-                _ => self.first_list(rest),
+                _ => self.first_list(rest, accept),
             };
             let Some(next) = next else { break };
             let (literal, list) = rest.split_at_checked(next)?;
@@ -142,8 +147,9 @@ impl ShapeHash {
     }
 
     /// Where the first key list opens, as far as that can be told without parsing.
-    fn first_list(&self, body: &[u8]) -> Option<usize> {
-        let keys = self.keys.find(body)?;
+    fn first_list(&self, body: &[u8], accept: Accept) -> Option<usize> {
+        let member = if accept == Accept::Feast { &self.entities } else { &self.keys };
+        let keys = member.find(body)?;
         memchr::memchr(b'[', body.get(keys..)?).map(|step| keys.saturating_add(step))
     }
 
@@ -159,15 +165,21 @@ impl ShapeHash {
 
     /// Cuts a checked body into its shape; None when it could not be found again or is too long.
     #[must_use]
-    pub fn cut(&self, body: &[u8], request: &Request<'_>, plan: &Arc<Plan>) -> Option<Shape> {
-        let mut holes: Vec<(usize, usize, Hole)> = columns(request)
+    pub fn cut<'r, 'a: 'r>(
+        &self,
+        body: &[u8],
+        columns: impl Iterator<Item = &'r KeyColumn<'a>>,
+        deadline: Option<Deadline>,
+        plan: &Arc<Plan>,
+    ) -> Option<Shape> {
+        let mut holes: Vec<(usize, usize, Hole)> = columns
             .enumerate()
             .map(|(index, column)| (column.start, column.end, Hole::Column(index)))
             .collect();
-        if holes.first().map(|hole| hole.0) != self.first_list(body) {
+        if holes.first().map(|hole| hole.0) != self.first_list(body, plan.accept) {
             return None;
         }
-        let deadline = request.deadline.map(|at| (at.start, at.end, Hole::Deadline));
+        let deadline = deadline.map(|at| (at.start, at.end, Hole::Deadline));
         holes.extend(deadline);
         holes.sort_unstable_by_key(|hole| hole.0);
         let mut steps = Vec::with_capacity(holes.len());
@@ -188,9 +200,7 @@ impl ShapeHash {
 }
 
 /// The key columns of a request in the order of the body.
-pub fn columns<'r, 'a>(
-    request: &'r Request<'a>,
-) -> impl Iterator<Item = &'r super::request::KeyColumn<'a>> {
+pub fn columns<'r, 'a>(request: &'r Request<'a>) -> impl Iterator<Item = &'r KeyColumn<'a>> {
     let (reads, service): (&[_], Option<&KeyColumns<'_>>) = match &request.target {
         Target::Reads(reads) => (reads, None),
         Target::Service(_, keys) => (&[], Some(keys)),

@@ -37,13 +37,24 @@ pub(crate) const DOCUMENT: &str = r#"{"format":1,"generation":12,"groups":[
    {"id":1,"name":"user_gender","type":"Text","nullable":false,"default":"NONE"},
    {"id":2,"name":"ratio","type":"Double","nullable":false,"default":0.5}]}],
  "ttl_ms":1000000,"max_age_ms":null,"max_events":3,"cache":{"ttl_ms":600000,"local_ttl_ms":0}},
-{"id":3,"name":"live::route-stats-v1","feature_type":"Object",
+{"id":3,"name":"live::route-stats-v1","feature_type":"Object","feast_name":"route_stats",
  "keys":[{"name":"origin","type":"Text"},{"name":"dest","type":"Text"}],
  "schemas":[{"ordinal":1,"fields":[
-   {"id":1,"name":"flights","type":"Long","nullable":false,"default":0}]}],
+   {"id":1,"name":"flights","type":"Long","nullable":false,"default":0,"feast_name":"FlightCount"}]}],
+ "ttl_ms":null,"max_age_ms":null,"max_events":100,"cache":{"ttl_ms":0,"local_ttl_ms":0}},
+{"id":4,"name":"live::kinds","feature_type":"Object",
+ "keys":[{"name":"id","type":"Text"}],
+ "schemas":[{"ordinal":1,"fields":[
+   {"id":1,"name":"at","type":"Timestamp","nullable":false,"default":"1970-01-01T00:00:00Z"},
+   {"id":2,"name":"day","type":"Date","nullable":false,"default":"1970-01-02"},
+   {"id":3,"name":"days","type":"List<Date>","nullable":false,"default":[]},
+   {"id":4,"name":"raw","type":"Bytes","nullable":false,"default":""},
+   {"id":5,"name":"ratio","type":"Float","nullable":false,"default":0},
+   {"id":6,"name":"whole","type":"Double","nullable":false,"default":0},
+   {"id":7,"name":"yes","type":"Boolean","nullable":false,"default":false}]}],
  "ttl_ms":null,"max_age_ms":null,"max_events":100,"cache":{"ttl_ms":0,"local_ttl_ms":0}}],
 "services":[
- {"name":"room-ranker-v1","reads":[
+ {"name":"room-ranker-v1","feast_name":"room_ranker","reads":[
   {"feature_group":"live::user-stats-v1","fields":["level"],"alias":"me","keys":{"user_id":"user_id"},"limit":null},
   {"feature_group":"live::user-stats-v1","fields":null,"alias":"peers","keys":{"user_id":"peer_user_id"},"limit":null},
   {"feature_group":"live::rich-history","fields":null,"alias":null,"keys":{"user_id":"user_id"},"limit":2},
@@ -201,6 +212,10 @@ impl Fixture {
     pub(crate) fn put_cells(&mut self, user_id: i64, cells: Cells) {
         let key = self.key(USERS, &[user_id], &[]);
         self.memory.objects.insert(key, (None, cells));
+    }
+
+    pub(crate) fn put_at(&mut self, key: Vec<u8>, record: Vec<u8>) {
+        self.memory.objects.insert(key, (None, vec![(0, record)]));
     }
 
     pub(crate) fn delete_user(&mut self, user_id: i64, timestamp: i64) {

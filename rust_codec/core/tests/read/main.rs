@@ -10,6 +10,7 @@
 
 mod answers;
 mod avro;
+mod feast;
 mod fixture;
 mod pending;
 mod problems;
