@@ -283,6 +283,23 @@ def test_a_command_that_cannot_be_applied_is_a_dead_letter(deployment: Deploymen
     assert letters()[0]["code"] == "MALFORMED_JSON"
 
 
+def test_the_doctor_finds_nothing_to_mend(deployment: Deployment) -> None:
+    status, out, err = deployment.run("doctor", "--json")
+    findings = json.loads(out)
+    assert status == 0, (findings, err)
+    made = {(finding["part"].partition(" ")[0], finding["check"]) for finding in findings}
+    assert made >= {
+        *(("online", check) for check in ("reachable", "version", "clock", "schema", "permission")),
+        *(("cache", check) for check in ("reachable", "version", "clock", "persistence")),
+        *(("cache", check) for check in ("permission", "eviction")),
+        *(("commands", check) for check in ("reachable", "topic")),
+        ("online", "table"),
+        ("offline", "permission"),
+    }
+    assert sum(finding["check"] == "topic" for finding in findings) == 3
+    assert sum(finding["check"] == "table" for finding in findings) == 2
+
+
 def test_metrics_name_every_part(deployment: Deployment) -> None:
     with urllib.request.urlopen(f"http://127.0.0.1:{deployment.port}/metrics") as response:
         text = response.read().decode()

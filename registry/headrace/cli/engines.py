@@ -177,7 +177,7 @@ async def create_command_topics(url: str) -> list[str]:
         return []
     from headrace.sync.logs.kafka_topics import create_topics
 
-    return await create_topics(_kafka_url(url))
+    return await create_topics(kafka_url(url))
 
 
 def open_commands(url: str) -> CommandEngine:
@@ -186,7 +186,7 @@ def open_commands(url: str) -> CommandEngine:
     if parsed.scheme == "kafka":
         from headrace.sync.logs.kafka import KafkaCommandLog
 
-        return KafkaCommandLog(_kafka_url(url))
+        return KafkaCommandLog(kafka_url(url))
     from headrace.sync.logs.sqlite import SqliteCommandLog
 
     path = Path(parsed.rest)
@@ -203,7 +203,8 @@ def open_offline(url: str) -> DuckdbOfflineStore:
     return DuckdbOfflineStore(folder)
 
 
-def _kafka_url(url: str) -> KafkaUrl:
+def kafka_url(url: str) -> KafkaUrl:
+    """Parse the URL of a Kafka command log; raises `SettingsError`."""
     from headrace.sync.logs.kafka_url import KafkaUrl
 
     try:

@@ -45,5 +45,10 @@ def log_json_lines(level: int = logging.INFO) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    quiet_clients()
+
+
+def quiet_clients() -> None:
+    """Keep client libraries from logging what our own parts tell."""
     for client in NOISY_CLIENTS:
         logging.getLogger(client).setLevel(logging.CRITICAL)

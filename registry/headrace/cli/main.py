@@ -45,6 +45,7 @@ COMMANDS: Final = {
         "headrace.cli.dead_letters:command",
         "List or replay commands that could not be applied.",
     ),
+    "doctor": ("headrace.cli.doctor:command", "Check every engine and say how to mend it."),
     "version": ("headrace.cli.version:command", "Print versions, for a bug report."),
 }
 """Name → ("module:attribute", short help); the order is that of `headrace --help`."""

@@ -40,6 +40,11 @@ def create_own_tables(keyspace: str) -> tuple[str, str]:
     )
 
 
+def delete_state(keyspace: str) -> str:
+    """Binds the name of a sync state."""
+    return f"DELETE FROM {keyspace}.{STATE} WHERE name = ?"
+
+
 def create_table(keyspace: str, group: Group) -> str:
     """The group's table. Levelled compaction: a row is rewritten often and read whole."""
     listed = ", ".join(f"{quoted(name)} {kind}" for name, kind in columns(group).items())

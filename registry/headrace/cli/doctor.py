@@ -1,0 +1,80 @@
+"""`headrace doctor`: whether every engine that the settings name is there and fit for its part."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from headrace.cli.options import json_option, print_json, with_settings
+from headrace.registry.settings import Settings
+
+if TYPE_CHECKING:
+    from headrace.cli.doctor_finding import Finding
+
+EXIT_UNFIT: Final = 1
+MARKS: Final = {True: "ok  ", False: "FAIL", None: "skip"}
+
+
+@click.command()
+@json_option
+@with_settings("online", "cache", "commands", "offline")
+def command(as_json: bool, settings: Settings) -> int:
+    """Check each engine: reachable, version, clock, permissions, schema, and how it is set up.
+
+    One line a check, with the fix where one fails. Exits 1 when any does.
+    """
+    from headrace.cli.logs import quiet_clients
+
+    quiet_clients()
+    findings = asyncio.run(_examine(settings))
+    failed = sum(finding.ok is False for finding in findings)
+    if as_json:
+        print_json(findings)
+    else:
+        _print(findings)
+        click.echo(f"{len(findings)} checks, {failed} failed", err=True)
+    return EXIT_UNFIT if failed else 0
+
+
+async def _examine(settings: Settings) -> list[Finding]:
+    """The checks of all engines, in the order in which data flows."""
+    from headrace.cli.doctor_cache import examine_cache
+    from headrace.cli.doctor_files import examine_embedded
+    from headrace.cli.doctor_log import examine_kafka
+    from headrace.cli.doctor_online import examine_scylla
+    from headrace.cli.engines import (
+        COMMAND_SCHEMES,
+        OFFLINE_SCHEMES,
+        ONLINE_SCHEMES,
+        cache_of,
+        kafka_url,
+        parse_url,
+    )
+
+    cache = cache_of(settings)
+    online = parse_url("online", settings.online, ONLINE_SCHEMES)
+    commands = parse_url("commands", settings.commands, COMMAND_SCHEMES)
+    offline = parse_url("offline", settings.offline, OFFLINE_SCHEMES)
+    kafka = kafka_url(settings.commands) if commands.scheme == "kafka" else None
+    examinations = [
+        examine_scylla(settings.online)
+        if online.scheme == "scylla"
+        else examine_embedded("online", online),
+        *([] if cache is None else [examine_cache(cache)]),
+        examine_embedded("commands", commands) if kafka is None else examine_kafka(kafka),
+        examine_embedded("offline", offline),
+    ]
+    found = await asyncio.gather(*examinations)
+    return [finding for part in found for finding in part]
+
+
+def _print(findings: list[Finding]) -> None:
+    parts = max(len(finding.part) for finding in findings)
+    checks = max(len(finding.check) for finding in findings)
+    for finding in findings:
+        line = f"{MARKS[finding.ok]}  {finding.part:<{parts}}  {finding.check:<{checks}}"
+        click.echo(f"{line}  {finding.detail}")
+        if finding.fix:
+            click.echo(f"      {'fix:':>{parts}}  {finding.fix}")

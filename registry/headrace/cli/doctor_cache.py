@@ -1,0 +1,102 @@
+"""The checks of each cache node."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from headrace.cli.doctor_finding import Finding, clock_finding, judged
+from headrace.registry.cache_url import CacheNode, CacheUrl
+from headrace.sync.clock import wall_clock_ms
+
+LIMIT_S: Final = 2.0
+PROBE: Final = "headrace:doctor"
+PROBE_SCRIPT: Final = "return redis.call('DEL', KEYS[1])"
+
+
+async def examine_cache(url: CacheUrl) -> list[Finding]:
+    """All nodes at once; their findings node by node."""
+    found = await asyncio.gather(*(_examine(url, node) for node in url.nodes))
+    return [finding for node in found for finding in node]
+
+
+async def _examine(url: CacheUrl, node: CacheNode) -> list[Finding]:
+    part = f"cache {node.name}"
+    client: Any = Redis(
+        host=node.host,
+        port=node.port,
+        db=url.database,
+        username=url.user,
+        password=url.password,
+        ssl=url.tls,
+        ssl_ca_certs=url.ca,
+        protocol=url.resp,
+        socket_timeout=LIMIT_S,
+        socket_connect_timeout=LIMIT_S,
+        decode_responses=True,
+    )
+    findings: list[Finding] = []
+    try:
+        async for finding in _checks(client, part):
+            findings.append(finding)  # noqa: PERF401 - those before a failure count
+    except (RedisError, OSError, TimeoutError) as error:
+        reason = str(error) or type(error).__name__
+        fix = "start the node, or mend the URL of `cache`"
+        findings.append(Finding(part=part, check="reachable", ok=False, detail=reason, fix=fix))
+    finally:
+        await client.aclose()
+    return findings
+
+
+async def _checks(client: Any, part: str) -> AsyncIterator[Finding]:
+    await client.ping()
+    yield Finding(part=part, check="reachable", ok=True, detail="it answers")
+    about = await client.info()
+    name = "Valkey" if "valkey_version" in about else "Redis"
+    version = about.get("valkey_version") or about["redis_version"]
+    yield Finding(part=part, check="version", ok=True, detail=f"{name} {version}")
+    asked_ms = wall_clock_ms()
+    seconds, microseconds = await client.time()
+    server_ms = int(seconds) * 1000 + int(microseconds) // 1000
+    yield clock_finding(part, server_ms, asked_ms=asked_ms, answered_ms=wall_clock_ms())
+    yield await _permission(client, part)
+    yield await _persistence(client, part, about)
+    policy = about["maxmemory_policy"]
+    yield judged(
+        part,
+        "eviction",
+        f"maxmemory {about['maxmemory']} bytes, {policy}",
+        ok=about["maxmemory"] > 0 and policy != "noeviction",
+        fix="set `maxmemory` below the node's RAM and `maxmemory-policy allkeys-lru`",
+    )
+
+
+async def _permission(client: Any, part: str) -> Finding:
+    """Set, read and, by a script, delete a key, as gateways and writers do."""
+    try:
+        await client.set(PROBE, "probe", px=10_000)
+        ok = await client.get(PROBE) == "probe"
+        await client.eval(PROBE_SCRIPT, 1, PROBE)
+    except ResponseError as error:
+        fix = "let the user of the URL run GET, MGET, SET, DEL, EVAL, EVALSHA and SCRIPT LOAD"
+        return Finding(part=part, check="permission", ok=False, detail=str(error), fix=fix)
+    detail = "a key was set, read and deleted"
+    return judged(part, "permission", detail, ok=ok, fix="look at the memory of the node")
+
+
+async def _persistence(client: Any, part: str, about: dict[str, Any]) -> Finding:
+    """Off (semantics 19): a restarted node must not bring old blocks back."""
+    fix = 'set `save ""` and `appendonly no`: a node that restarts must come back empty'
+    if about.get("aof_enabled"):
+        return Finding(part=part, check="persistence", ok=False, detail="appendonly is on", fix=fix)
+    with contextlib.suppress(ResponseError):
+        save = (await client.config_get("save"))["save"]
+        detail = f"snapshots on `{save}`" if save else "off"
+        return judged(part, "persistence", detail, ok=not save, fix=fix)
+    detail = "CONFIG is refused here; see to it that `save` is empty"
+    return Finding(part=part, check="persistence", ok=None, detail=detail)

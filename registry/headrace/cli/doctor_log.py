@@ -1,0 +1,74 @@
+"""The checks of a Kafka command log."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, Final
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError
+
+from headrace.cli.doctor_finding import Finding, judged
+from headrace.registry.cql import GC_GRACE_S
+from headrace.sync.logs.kafka_clients import REQUEST_LIMIT_MS, reason_of
+
+if TYPE_CHECKING:
+    from headrace.sync.logs.kafka_url import KafkaUrl
+
+PART: Final = "commands"
+DELETE_GRACE_MS: Final = GC_GRACE_S * 1000
+
+
+async def examine_kafka(url: KafkaUrl) -> list[Finding]:
+    """Reachable, and every topic with its policy. A record of a probe would be a dead letter."""
+    findings: list[Finding] = []
+    admin: Any = AIOKafkaAdminClient(**url.client_options(), request_timeout_ms=REQUEST_LIMIT_MS)
+    try:
+        await admin.start()
+        async for finding in _checks(admin, url):
+            findings.append(finding)  # noqa: PERF401 - those before a failure count
+    except (KafkaError, OSError) as error:
+        fix = "start the brokers, or mend the URL of `commands`"
+        findings.append(_failed("reachable", f"{url.servers}: {reason_of(error)}", fix))
+    finally:
+        await admin.close()
+    return findings
+
+
+async def _checks(admin: Any, url: KafkaUrl) -> AsyncIterator[Finding]:
+    cluster = await admin.describe_cluster()
+    detail = f"{len(cluster['brokers'])} brokers at {url.servers}"
+    yield Finding(part=PART, check="reachable", ok=True, detail=detail)
+    detail = "Kafka tells its clients neither its version nor its time"
+    yield Finding(part=PART, check="version", ok=None, detail=detail)
+    present = set(await admin.list_topics())
+    wanted = [url.topic("realtime"), url.topic("bulk"), url.dead_letter_topic]
+    for name in wanted:
+        if name not in present:
+            yield _failed("topic", f"`{name}` is missing", "run `headrace apply`")
+    for name in wanted:
+        if name in present:
+            yield await _topic(admin, name)
+
+
+async def _topic(admin: Any, name: str) -> Finding:
+    """Kept by time, never compacted (semantics 27), and shorter than delete markers (4)."""
+    [answer] = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
+    [resource] = answer.resources
+    code, message, *_, entries = resource
+    if code != 0:
+        return _failed("topic", f"`{name}`: {message}", "let the user of the URL DescribeConfigs")
+    settings = {entry[0]: entry[1] for entry in entries}
+    policy, retention_ms = settings["cleanup.policy"], int(settings["retention.ms"])
+    ok = policy == "delete" and 0 < retention_ms < DELETE_GRACE_MS
+    detail = f"`{name}`, cleanup.policy {policy}, retention.ms {retention_ms}"
+    fix = (
+        f"kafka-configs --alter --topic {name} --add-config "
+        f"cleanup.policy=delete,retention.ms=604800000 (below {DELETE_GRACE_MS})"
+    )
+    return judged(PART, "topic", detail, ok=ok, fix=fix)
+
+
+def _failed(check: str, detail: str, fix: str) -> Finding:
+    return Finding(part=PART, check=check, ok=False, detail=detail, fix=fix)
