@@ -37,7 +37,7 @@ from coherence import (
 from fault_proxy import FaultProxy, Pass, resp_reply_end
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
-from store_reads import DEADLINE_MS, Gateway, NoWatch, now_ms, until
+from store_reads import DEADLINE_MS, Gateway, now_ms, until
 
 from headrace.cli.scylla import ScyllaEngine
 from headrace.codec import CachedReads, Catalog, CommandBatch, PendingRead, Placement, ReadEngine
@@ -73,20 +73,26 @@ KEYSPACE = "coherence"
 USERS, PLAYS, BRIEF = "live::users", "live::plays", "live::brief"
 CACHE_TTL_MS = 1_500
 BRIEF_TTL_MS = 2_000
+BRIEF_CACHE_TTL_MS = 60_000
 EVENTS_MAX = 5
 HOUR_MS = 3_600_000
 BATCH_ROWS_MAX = 8
 RULES = {
     USERS: Rules(ttl_ms=HOUR_MS, cache_ttl_ms=CACHE_TTL_MS),
     PLAYS: Rules(history_events=EVENTS_MAX, cache_ttl_ms=CACHE_TTL_MS),
-    BRIEF: Rules(ttl_ms=BRIEF_TTL_MS, cache_ttl_ms=CACHE_TTL_MS),
+    BRIEF: Rules(ttl_ms=BRIEF_TTL_MS, cache_ttl_ms=BRIEF_CACHE_TTL_MS),
 }
+PATIENT_RULES = {
+    name: msgspec.structs.replace(rules, cache_ttl_ms=BRIEF_CACHE_TTL_MS)
+    for name, rules in RULES.items()
+}
+"""The same with blocks that do not expire while a scenario is played."""
 USER_NUMBERS = count(1)
 """Each key is of one scenario only, so that the tables need no emptying between them."""
 
 
-def document() -> CatalogDocument:
-    """An Object, a History, and an Object whose rows soon expire; all cached for a short time."""
+def document(declared: Mapping[str, Rules] = RULES) -> CatalogDocument:
+    """An Object, a History, and an Object whose rows soon expire; all cached."""
     fields = (
         ValueField(id=1, name=LEVEL, type="Long", default=7),
         ValueField(id=2, name=NAME, type="Text", default=""),
@@ -103,7 +109,7 @@ def document() -> CatalogDocument:
             max_events=EVENTS_MAX,
             cache=CachePolicy(ttl_ms=rules.cache_ttl_ms),
         )
-        for number, (name, rules) in enumerate(RULES.items(), start=1)
+        for number, (name, rules) in enumerate(declared.items(), start=1)
     )
     return CatalogDocument(generation=1, published_at_ms=0, groups=groups)
 
@@ -227,7 +233,7 @@ class NotingWriter:
 class Lag:
     """Seeded delays: most of them none, some of a few milliseconds."""
 
-    def __init__(self, chance: random.Random, *, longest_ms: float = 6.0) -> None:
+    def __init__(self, chance: random.Random, *, longest_ms: float) -> None:
         self._chance = chance
         self._longest_ms = longest_ms
 
@@ -261,12 +267,15 @@ class Design(msgspec.Struct, kw_only=True):
     """How the parts of a cluster are made; planted bugs put others in their place."""
 
     document: CatalogDocument = msgspec.field(default_factory=document)
+    older: CatalogDocument | None = None
+    """What the first gateway starts with, until it looks for a newer generation."""
     rules: Mapping[str, Rules] = msgspec.field(default_factory=lambda: RULES)
     gateways: int = 3
     writer: type[Writer] = Writer
     rows: Callable[[RowReader], RowReader] = lambda rows: rows
     invalidator: Callable[[CacheInvalidator], CacheInvalidator] = lambda port: port
     store: Callable[[OnlineWriter], OnlineWriter] = lambda port: port
+    longest_lag_ms: float = 6.0
     clock: Clock = now_ms
 
 
@@ -289,6 +298,7 @@ class Cluster:
         self._readings = count()
         self._opened = 0
         self._event_times: dict[Key, int] = {}
+        self._late: set[tuple[Key, int]] = set()
         self._appended = 0
 
     @property
@@ -308,11 +318,17 @@ class Cluster:
         return Placement([f"127.0.0.1:{self.node.port}"], epoch=1)
 
     async def write(self, key: Key, *, late_ms: int = 0, fields: tuple[str, ...] = ()) -> int:
-        """Append one command; its event time. Without fields it is a DELETE."""
+        """Append one command; its event time. Without fields it is a DELETE.
+
+        `late_ms`: that much older than the newest of its key, or than now when it is the first.
+        """
         newest = self._event_times.get(key, 0)
-        event_time_ms = max(newest + 2, now_ms() // 2 * 2)
+        event_time_ms = max(newest + 2, (now_ms() - (0 if newest else late_ms)) // 2 * 2)
         if late_ms and newest:
-            event_time_ms = newest - late_ms // 2 * 2 - 1  # Odd, and used once or replayed.
+            event_time_ms = newest - late_ms // 2 * 2 - 1  # Odd, so that it is no other's.
+            while (key, event_time_ms) in self._late:
+                event_time_ms -= 2
+            self._late.add((key, event_time_ms))
         else:
             self._event_times[key] = event_time_ms
         history = self.design.rules[key[0]].history_events is not None
@@ -329,9 +345,11 @@ class Cluster:
         self._appended += 1
         return event_time_ms
 
-    async def write_through(self, key: Key, *, fields: tuple[str, ...] = (LEVEL, NAME)) -> int:
+    async def write_through(
+        self, key: Key, *, late_ms: int = 0, fields: tuple[str, ...] = (LEVEL, NAME)
+    ) -> int:
         """Append one command and wait until it is acknowledged."""
-        event_time_ms = await self.write(key, fields=fields)
+        event_time_ms = await self.write(key, late_ms=late_ms, fields=fields)
         await until(lambda: self.acknowledged(key, event_time_ms))
         return event_time_ms
 
@@ -343,8 +361,14 @@ class Cluster:
         written = self.checker.register(key).writes.get(event_time_ms)
         return written is not None and written.stored_s is not None
 
-    async def read(self, reader: str, keys: Sequence[Key], gateway: int | None = None) -> None:
-        """One request for these keys, through one gateway."""
+    async def read(
+        self,
+        reader: str,
+        keys: Sequence[Key],
+        gateway: int | None = None,
+        fields: tuple[str, ...] | None = None,
+    ) -> None:
+        """One request for these keys and fields (all of them), through one gateway."""
         chosen = self.chance.randrange(len(self.gateways)) if gateway is None else gateway
         by_group: dict[str, list[Key]] = {}
         for key in keys:
@@ -352,6 +376,7 @@ class Cluster:
         body = {
             "reads": [
                 {"feature_group": group, "keys": {"user_id": [user for _, user in asked]}}
+                | ({} if fields is None else {"fields": list(fields)})
                 for group, asked in by_group.items()
             ]
         }
@@ -360,7 +385,7 @@ class Cluster:
         for asked in by_group.values():
             readings.append([next(self._readings) for _ in asked])
             for reading, key in zip(readings[-1], asked, strict=True):
-                self.recorder.note(ReadBegun, reading, reader, key, now_ms())
+                self.recorder.note(ReadBegun, reading, reader, key, now_ms(), fields)
         status, answer = await self.gateways[chosen].read(body)
         self.note_disturbance()
         ended_ms = now_ms()
@@ -374,9 +399,9 @@ class Cluster:
             else:
                 assert status == 200, answer
                 result = answer["results"][position]
-            fields = self.design.rules[groups[position]].fields
+            shown = fields or self.design.rules[groups[position]].fields
             for row, reading in enumerate(reads):
-                values, statuses = result["rows"][row], statuses_of(result, row, fields)
+                values, statuses = result["rows"][row], statuses_of(result, row, shown)
                 self.recorder.note(ReadEnded, reading, ended_ms, values, statuses)
 
     def note_disturbance(self) -> None:
@@ -518,12 +543,36 @@ async def open_cluster(
         yield cluster
 
 
+class Newest:
+    """A catalog watch that finds a newer generation when it is asked to look."""
+
+    problem: str | None = None
+
+    def __init__(self, engine: ReadEngine, published: CatalogDocument) -> None:
+        self._engine = engine
+        self._published = published
+        self.in_force = CatalogInForce(self)
+
+    def install(self, document: CatalogDocument) -> None:
+        catalog = Catalog(encode_document(document))
+        self._engine.install(catalog)
+        self.in_force.install(catalog, document)
+
+    async def refresh(self) -> None:
+        """Put the published generation into force."""
+        self.install(self._published)
+
+
 async def _open_gateway(cluster: Cluster, proxy: FaultProxy, stack: AsyncExitStack) -> None:
     engine = ReadEngine()
-    engine.install(cluster.catalog)
-    in_force = CatalogInForce(NoWatch())
-    in_force.install(cluster.catalog, cluster.design.document)
-    rows = LaggingRows(ScyllaRows(cluster.engine.session, KEYSPACE), Lag(cluster.chance))
+    watch = Newest(engine, cluster.design.document)
+    first = not cluster.gateways
+    watch.install((cluster.design.older if first else None) or cluster.design.document)
+    in_force = watch.in_force
+    rows = LaggingRows(
+        ScyllaRows(cluster.engine.session, KEYSPACE),
+        Lag(cluster.chance, longest_ms=cluster.design.longest_lag_ms),
+    )
     reads = StoreReads(
         engine,
         in_force,
@@ -554,7 +603,7 @@ async def _open_writers(
             cluster.design.store(cluster.engine.writer()),
             consumer,
             cluster.recorder,
-            Lag(cluster.chance),
+            Lag(cluster.chance, longest_ms=cluster.design.longest_lag_ms),
         )
         ports = WriterPorts(
             consumer=consumer,
