@@ -106,7 +106,7 @@ def say(text: str = "") -> None:
 def main(arguments: Sequence[str]) -> int:
     options = _options(arguments)
     folder = options.folder.resolve()
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)  # However we are ended, the server drains first.
     try:
         _run(folder, options.port, is_once=options.once)

@@ -213,7 +213,10 @@ class CachedReads:
     caller knows a request or a command by; each comes back exactly once.
     """
 
-    def __new__(cls, engine: ReadEngine, placement: Placement) -> CachedReads: ...
+    def __new__(
+        cls, engine: ReadEngine, placement: Placement, *, local_bytes_max: int = 0
+    ) -> CachedReads:
+        """`local_bytes_max` bounds the in-process tier of groups with a `local_ttl`; 0: none."""
     def node_up(self, node: int) -> None:
         """A new connection to a node is ready; before, its rows go to the store."""
     def progress(self, node: int) -> tuple[int, int]:
@@ -245,7 +248,7 @@ class CachedReads:
     def drop_node(self, node: int) -> list[tuple[int, CacheOutcome]]:
         """The connection to a node ended: whatever waited for it."""
     def counters(self) -> dict[str, int]:
-        """Totals since start: hits, misses, unusable, errors."""
+        """Totals since start: hits, misses, unusable, errors, local_hits; local_bytes now."""
 
 @final
 class PendingRead:

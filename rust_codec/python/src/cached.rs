@@ -24,8 +24,10 @@ pub(crate) struct CachedReads {
 impl CachedReads {
     /// No connection is there yet: until `node_up` every request goes to the store.
     #[new]
-    fn new(engine: Py<ReadEngine>, placement: &Placement) -> Self {
-        Self { engine, inner: Mutex::new(CoreReads::new(placement.inner.clone())) }
+    #[pyo3(signature = (engine, placement, *, local_bytes_max=0))]
+    fn new(engine: Py<ReadEngine>, placement: &Placement, local_bytes_max: usize) -> Self {
+        let reads = CoreReads::new(placement.inner.clone(), local_bytes_max);
+        Self { engine, inner: Mutex::new(reads) }
     }
 
     /// A new connection to a node is ready.
@@ -56,8 +58,8 @@ impl CachedReads {
         let accept = accept_of(accept)?;
         let call = ReadCall { body, accept, now_ms, request_id, keep_alive, reloaded };
         let engine = &self.engine.get().engine;
-        let bytes = |response: &[u8]| PyBytes::new(py, response);
-        let done = lock(&self.inner).submit(engine, &call, token, bytes);
+        let mut bytes = |response: &[u8]| PyBytes::new(py, response);
+        let done = lock(&self.inner).submit(engine, &call, token, &mut bytes);
         done.map(|done| self.value(py, done).map(|(_, value)| value)).transpose()
     }
 
@@ -99,10 +101,13 @@ impl CachedReads {
         self.list(py, done)
     }
 
-    /// Totals since start: hits, misses, unusable, errors.
+    /// Totals since start: hits, misses, unusable, errors, `local_hits`; and `local_bytes` held now.
     fn counters(&self) -> BTreeMap<&'static str, u64> {
-        let counters = lock(&self.inner).counters;
+        let inner = lock(&self.inner);
+        let counters = inner.counters;
         BTreeMap::from([
+            ("local_hits", counters.local_hits),
+            ("local_bytes", u64::try_from(inner.local_bytes()).unwrap_or(u64::MAX)),
             ("hits", counters.hits),
             ("misses", counters.misses),
             ("unusable", counters.unusable),

@@ -34,7 +34,9 @@ NAME = ValueField(id=2, name="name", type="Text", default="")
 KEYS = (KeyField(name="user_id", type="Long"),)
 
 
-def _group(number: int, name: str, *, cached: bool = True, **options: object) -> Group:
+def _group(
+    number: int, name: str, *, cached: bool = True, local_ttl_ms: int = 0, **options: object
+) -> Group:
     return Group(
         id=number,
         name=name,
@@ -43,7 +45,7 @@ def _group(number: int, name: str, *, cached: bool = True, **options: object) ->
         keys=KEYS,
         schemas=(Schema(ordinal=1, fields=(LEVEL, NAME)),),
         ttl_ms=3_600_000,
-        cache=CachePolicy(ttl_ms=600_000 if cached else 0),
+        cache=CachePolicy(ttl_ms=600_000 if cached else 0, local_ttl_ms=local_ttl_ms),
         **options,  # type: ignore[arg-type]  # the few options of the tests below
     )
 
@@ -57,6 +59,7 @@ CATALOG = Catalog(
                 _group(1, "live::users"),
                 _group(2, "live::plays", max_events=5),
                 _group(3, "live::uncached", cached=False),
+                _group(4, "live::local", local_ttl_ms=1_000),
             ),
         )
     )
@@ -70,7 +73,7 @@ class Reads:
         self.engine = ReadEngine()
         self.engine.install(CATALOG)
         self.placement = Placement(nodes or ("a:1",), epoch=1)
-        self.cached = CachedReads(self.engine, self.placement)
+        self.cached = CachedReads(self.engine, self.placement, local_bytes_max=10_000)
         for node in range(len(nodes) or 1):
             self.cached.node_up(node)
 
@@ -107,15 +110,13 @@ def cells(
     return [(each.field_id, each.cell) for each in batch.mutations()]
 
 
-def block_of(user: int, *, age_ms: int = 0) -> bytes:
+def block_of(user: int, *, age_ms: int = 0, group: str = "live::users") -> bytes:
     """The block that a miss of this user would fill the cache with."""
-    pending = Reads().submit(ask(user, group="live::users"))
-    if pending is None:  # the only node is up: take the miss from it
-        reads = Reads()
-        reads.submit(ask(user))
-        ((_, pending),) = reads.feed(mget(None))  # type: ignore[assignment]  # one outcome
+    reads = Reads()
+    reads.submit(ask(user, group=group))
+    ((_, pending),) = reads.feed(mget(None))
     assert isinstance(pending, PendingRead)
-    fill = pending.take_cells(0, cells(user, age_ms=age_ms), NOW_MS)
+    fill = pending.take_cells(0, cells(user, age_ms=age_ms, group=group), NOW_MS)
     assert fill is not None
     return fill[0]
 
@@ -412,3 +413,40 @@ def test_an_error_of_the_node_is_a_miss_and_keeps_the_connection() -> None:
     ((_, pending),) = reads.feed(b"-BUSY a script runs\r\n")
     assert isinstance(pending, PendingRead)
     assert reads.cached.counters()["errors"] == 1
+
+
+def test_a_group_with_a_local_ttl_is_answered_by_the_process_until_it_ends() -> None:
+    reads, local = Reads(), "live::local"
+    reads.submit(ask(1, 2, group=local))
+    reads.feed(mget(block_of(1, group=local), block_of(2, group=local)))
+    reads.cached.take(0)
+    assert rows(reads.submit(ask(2, 1, group=local))) == [[2, "n2"], [1, "n1"]]
+    assert reads.cached.take(0) is None
+    assert reads.cached.counters()["local_hits"] == 2
+    body = json.dumps(ask(1, group=local)).encode()
+    later = NOW_MS + 1_000
+    outcome = reads.cached.submit(
+        body, token=1, accept=0, now_ms=later, request_id=b"r", keep_alive=True
+    )
+    assert outcome is None  # Its time is over: the node is asked again.
+
+
+def test_only_what_the_process_does_not_hold_is_asked_of_the_node() -> None:
+    reads, local = Reads(), "live::local"
+    reads.submit(ask(1, group=local))
+    reads.feed(mget(block_of(1, group=local)))
+    reads.cached.take(0)
+    reads.submit(ask(5, 1, 6, group=local))
+    asked = reads.cached.take(0)
+    assert asked is not None
+    assert asked.startswith(b"*3\r\n$4\r\nMGET\r\n")
+    ((_, response),) = reads.feed(mget(block_of(5, group=local), block_of(6, group=local)))
+    assert rows(response) == [[5, "n5"], [1, "n1"], [6, "n6"]]
+
+
+def test_a_group_without_a_local_ttl_is_never_kept_in_the_process() -> None:
+    reads = Reads()
+    reads.submit(ask(1))
+    reads.feed(mget(block_of(1)))
+    assert reads.submit(ask(1)) is None
+    assert reads.cached.counters()["local_bytes"] == 0

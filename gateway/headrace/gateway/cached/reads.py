@@ -31,6 +31,8 @@ from headrace.registry.cache_url import CacheUrl
 logger = logging.getLogger(__name__)
 
 UNCACHED_NODE = "none"
+LOCAL_BYTES_MAX = 64 << 20
+"""Of blocks kept in the process, for groups that declare a `local_ttl`."""
 KEYS_UNDER_WAY_MAX = 20_000
 """Beyond this many keys being read, further misses are told that the store cannot be reached."""
 JITTER = 0.1
@@ -71,7 +73,7 @@ class StoreReads:
         self._clock = clock
         self._default_deadline_ms = default_deadline_ms
         self._engine = engine
-        self._reads = CachedReads(engine, placement)
+        self._reads = CachedReads(engine, placement, local_bytes_max=LOCAL_BYTES_MAX)
         self._links = Links(self._reads, cache, self._deliver, clock) if cache else None
         self._tasks: set[asyncio.Task[None]] = set()
         self._flights = Flights(rows, self._links, placement, self._spawn)

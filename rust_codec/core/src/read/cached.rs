@@ -12,6 +12,7 @@
 use std::collections::VecDeque;
 
 use super::engine::{Engine, ReadCall};
+use super::local::LocalTier;
 use super::pending::{Pending, Wanted};
 use slab::Slab;
 
@@ -60,6 +61,8 @@ pub struct CacheCounters {
     pub unusable: u64,
     /// Replies that were errors of a node.
     pub errors: u64,
+    /// Rows answered from the in-process tier.
+    pub local_hits: u64,
 }
 
 /// What a connection waits for.
@@ -97,6 +100,7 @@ pub struct CachedReads {
     placement: Placement,
     nodes: Vec<Node>,
     waiting: Slab<Waiting>,
+    local: LocalTier,
     /// Totals since start.
     pub counters: CacheCounters,
 }
@@ -104,10 +108,11 @@ pub struct CachedReads {
 impl CachedReads {
     /// No connection is there yet: until [`Self::node_up`] every request goes to the store.
     #[must_use]
-    pub fn new(placement: Placement) -> Self {
+    pub fn new(placement: Placement, local_bytes_max: usize) -> Self {
         let nodes = (0..placement.nodes()).map(|_| Node::default()).collect();
         let counters = CacheCounters::default();
-        Self { placement, nodes, waiting: Slab::new(), counters }
+        let local = LocalTier::new(local_bytes_max);
+        Self { placement, nodes, waiting: Slab::new(), local, counters }
     }
 
     /// Where keys are.
@@ -136,18 +141,43 @@ impl CachedReads {
         engine: &Engine,
         call: &ReadCall<'_>,
         token: Token,
-        deliver: impl FnOnce(&[u8]) -> T,
+        deliver: &mut impl FnMut(&[u8]) -> T,
     ) -> Option<Done<T>> {
-        let pending = match engine.begin(call, deliver) {
+        let mut pending = match engine.begin(call, &mut *deliver) {
             Ok(pending) => Box::new(pending),
             Err(refused) => return Some(Done::Answered(token, refused)),
         };
+        if pending.keeps_locally() && self.take_local(&mut pending, call.now_ms) {
+            return Some(finish(engine, Waiting { token, pending, missing: 0 }, None, deliver));
+        }
         let asked = self.ask(&pending, self.waiting.vacant_key());
         if asked == 0 {
             return Some(Done::Missed(token, pending));
         }
         self.waiting.insert(Waiting { token, pending, missing: asked });
         None
+    }
+
+    /// Takes what the process holds itself; true when no row is wanted any more.
+    fn take_local(&mut self, pending: &mut Pending, now_ms: i64) -> bool {
+        for slot in 0..pending.held.len() {
+            let (key, ttl_ms) = pending.local(slot);
+            if ttl_ms <= 0 {
+                continue;
+            }
+            if let Some(block) = self.local.get(key, now_ms)
+                && pending.take_block(slot, block, now_ms)
+            {
+                self.counters.local_hits = self.counters.local_hits.saturating_add(1);
+            }
+        }
+        pending.wanted_count() == 0
+    }
+
+    /// Bytes that the in-process tier holds.
+    #[must_use]
+    pub const fn local_bytes(&self) -> usize {
+        self.local.bytes()
     }
 
     /// Queues a command of the caller's own, such as a script; false when the node is down.
@@ -279,6 +309,10 @@ impl CachedReads {
             }
             Some(Expected::Blocks(index, slots)) => {
                 let Some(waiting) = self.waiting.get_mut(index) else { return false };
+                if waiting.pending.keeps_locally() {
+                    let local = &mut self.local;
+                    keep_local(local, &waiting.pending, slots.as_deref(), bytes, reply, now_ms);
+                }
                 let asked = slots.as_ref().map_or(waiting.pending.held.len(), Vec::len);
                 let fits = is_error(reply) || (reply.array && reply.items.len() == asked);
                 // A reply that may be answered from where it lies is not copied.
@@ -314,10 +348,32 @@ fn ask_only_node(node: &mut Node, placement: &Placement, pending: &Pending, inde
     for wanted in pending.wanted().filter(cached) {
         write_arguments(&mut node.out, &[placement.block_prefix(), wanted.key]);
     }
-    let all = count == pending.wanted_count();
+    let all = count == pending.held.len();
     let slots = (!all).then(|| pending.wanted().filter(cached).map(|wanted| wanted.slot).collect());
     node.queue.push_back(Expected::Blocks(index, slots));
     1
+}
+
+/// Keeps the blocks of a reply in the process, for groups that ask for it. They are checked when
+/// they are read.
+fn keep_local(
+    local: &mut LocalTier,
+    pending: &Pending,
+    slots: Option<&[usize]>,
+    bytes: &[u8],
+    reply: &Reply<'_>,
+    now_ms: i64,
+) {
+    for (position, item) in reply.items.iter().enumerate() {
+        let slot = slots.map_or(Some(position), |slots| slots.get(position).copied());
+        if let (Some(slot), Item::Bulk(range)) = (slot, item) {
+            let (key, ttl_ms) = pending.local(slot);
+            if ttl_ms > 0 {
+                let block = bytes.get(range.clone()).unwrap_or_default();
+                local.put(key, block, now_ms.saturating_add(ttl_ms));
+            }
+        }
+    }
 }
 
 fn is_error(reply: &Reply<'_>) -> bool {

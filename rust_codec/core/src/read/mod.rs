@@ -15,6 +15,7 @@ pub mod envelope;
 pub mod feast;
 pub mod head;
 pub mod keys;
+pub mod local;
 pub mod pending;
 pub mod plan;
 pub mod problem;

@@ -193,6 +193,17 @@ impl Pending {
         }
     }
 
+    /// Whether any group of the request is kept in the process.
+    pub(super) fn keeps_locally(&self) -> bool {
+        self.plan.reads.iter().any(|read| read.group.local_ttl_ms > 0)
+    }
+
+    /// Key and in-process ttl of a row.
+    pub(super) fn local(&self, slot: usize) -> (&[u8], i64) {
+        let ttl_ms = self.read_of(slot).map_or(0, |read| read.group.local_ttl_ms);
+        (self.room.keys.key(slot), ttl_ms)
+    }
+
     pub(super) fn put(&mut self, slot: usize, held: Held) {
         if let Some(place) = self.held.get_mut(slot) {
             *place = held;
