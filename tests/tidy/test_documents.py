@@ -16,6 +16,10 @@ RUN_ELSEWHERE = {
     "make run": "tests/e2e/test_flights.py",
     "make run ONCE=1": "tests/e2e/test_flights.py",
     "make test": "this very run",
+    'curl -s http://127.0.0.1:6566/get-online-features -d \'{"features":'
+    '["driver_hourly_stats:score"],"entities":{"driver_id":[1001]}}\'': (
+        "tests/integration/test_feast_client.py"
+    ),
 }
 """Commands that a test of their own runs."""
 

@@ -21,13 +21,13 @@ def cache_folder() -> Path:
     return Path(named) if named else Path.home() / ".cache" / "headrace" / "testservers"
 
 
-def cached(name: str, fill: Callable[[Path], None]) -> Path:
-    """The folder `name` of the cache; `fill` makes it when it is not there yet.
+def cached(name: str, fill: Callable[[Path], None], *, root: Path | None = None) -> Path:
+    """The folder `name` of the cache or of another `root`; `fill` makes it when it is not there.
 
     `fill` writes into a temporary folder that is renamed when it returns, under a lock, so that a
     half-filled folder is never seen and two runs do not fill it twice.
     """
-    folder = cache_folder() / name
+    folder = (root or cache_folder()) / name
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _locked(folder.with_name(f"{folder.name}.lock")):
         if not folder.exists():
