@@ -189,6 +189,18 @@ async def write_during_read(play: Play) -> None:
     await play.read(1)
 
 
+async def at_rest(play: Play) -> None:
+    """The same, and then nobody reads: what is cached is compared with the store."""
+    await play.cluster.write_through(play.key)
+    await play.cached(1)
+    await play.cluster.write_through(play.key)
+    slow = play.slow_read(0)
+    await play.holding(0)
+    await play.cluster.write_through(play.key)
+    await play.let_go(0, slow)
+    await play.cluster.audit([play.key])
+
+
 async def absent_during_write(play: Play) -> None:
     """The same with a row that was not there."""
     slow = play.slow_read(0)
@@ -236,6 +248,12 @@ async def seen_before_invalidation(play: Play) -> None:
     await play.let_go(0, slow)
     await play.read(1)
     play.invalidation.open()
+
+
+async def event_seen_before_invalidation(play: Play) -> None:
+    """The same with a History."""
+    play.key = (PLAYS, play.key[1])
+    await seen_before_invalidation(play)
 
 
 async def fill_before_store_write(play: Play) -> None:
@@ -382,10 +400,12 @@ def two_generations_design() -> Design:
 SCENARIOS: tuple[Scenario, ...] = (
     write_after_fill,
     write_during_read,
+    at_rest,
     absent_during_write,
     two_leases,
     departed_flight,
     seen_before_invalidation,
+    event_seen_before_invalidation,
     fill_before_store_write,
     between_store_calls,
     writers_without_cache,

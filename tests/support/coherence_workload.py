@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from coherence import LEVEL, NAME, Key
@@ -43,6 +44,8 @@ class Workload:
     def __init__(self, cluster: Cluster, keys: list[Key], *, operations: int) -> None:
         self._cluster = cluster
         self._keys = keys
+        self.go_on_until: Callable[[], bool] = lambda: True
+        """What has to be true besides, before it is enough."""
         self._goal = cluster.checker.counts["reads"] + cluster.checker.counts["writes"] + operations
 
     @property
@@ -50,7 +53,7 @@ class Workload:
         """Whether enough was done, or a promise was broken already."""
         counts = self._cluster.checker.counts
         enough = counts["reads"] + counts["writes"] >= self._goal
-        return enough or bool(self._cluster.checker.violations)
+        return (enough and self.go_on_until()) or bool(self._cluster.checker.violations)
 
     async def run(self) -> None:
         """All actors side by side, then quiet."""
@@ -92,9 +95,10 @@ class Faults:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self.made: dict[str, int] = {}
+        self.made: Counter[str] = Counter()
 
     async def run(self, workload: Workload) -> None:
+        """Each kind at least once."""
         faults: list[Callable[[], Awaitable[None]]] = [
             self.cut,
             self.refuse,
@@ -110,14 +114,14 @@ class Faults:
             self.lose_store,
             self.restart,
         ]
+        workload.go_on_until = lambda: len(self.made) == len(faults)
         while not workload.done:
             # Each kind once before any comes again.
             for fault in self._cluster.chance.sample(faults, len(faults)):
                 if workload.done:
                     return
-                name = fault.__name__
-                self.made[name] = self.made.get(name, 0) + 1
                 await fault()
+                self.made[fault.__name__] += 1
                 await self._pause(20, 60)
 
     async def _pause(self, least_ms: int, most_ms: int) -> None:

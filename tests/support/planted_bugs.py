@@ -255,6 +255,29 @@ class ShortHistories(Rows):
         return await self._rows.fetch(catalog, short, limit_ms=limit_ms)
 
 
+class AlwaysOut(Rows):
+    """A store that is there is said to be out of reach."""
+
+    def spoil_one(self, outcome: Cells | Unreachable) -> Cells | Unreachable:
+        return Unreachable("so it seems")
+
+
+class DamagedCells(Rows):
+    """A bit of every cell is flipped."""
+
+    def spoil_one(self, outcome: Cells | Unreachable) -> Cells | Unreachable:
+        if isinstance(outcome, Unreachable):
+            return outcome
+        return Cells([(field, cell[:-1] + bytes([cell[-1] ^ 1])) for field, cell in outcome.cells])
+
+
+class OldestFirst(Rows):
+    """Events come in the order in which they became true."""
+
+    def spoil_one(self, outcome: Cells | Unreachable) -> Cells | Unreachable:
+        return outcome if isinstance(outcome, Unreachable) else Cells(outcome.cells[::-1])
+
+
 class NoInvalidation:
     """The cache is never told of a write."""
 
@@ -456,6 +479,12 @@ PLANTED = (
         patch=script("FILL", UNCONDITIONAL_FILL),
     ),
     PlantedBug(
+        name="fill without lease, seen at rest",
+        scenario=scenarios.at_rest,
+        rules=frozenset({"incoherent"}),
+        patch=script("FILL", UNCONDITIONAL_FILL),
+    ),
+    PlantedBug(
         name="fill after the lease is lost",
         scenario=scenarios.write_during_read,
         rules=STALE,
@@ -482,6 +511,12 @@ PLANTED = (
     PlantedBug(
         name="observation not told",
         scenario=scenarios.seen_before_invalidation,
+        rules=frozenset({"backwards"}),
+        patch=of_flights(SilentFlights),
+    ),
+    PlantedBug(
+        name="observation of events not told",
+        scenario=scenarios.event_seen_before_invalidation,
         rules=frozenset({"backwards"}),
         patch=of_flights(SilentFlights),
     ),
@@ -611,6 +646,24 @@ PLANTED = (
         scenario=scenarios.store_outage,
         rules=frozenset({"never written"}),
         design=Design(rows=OutageIsDefault),
+    ),
+    PlantedBug(
+        name="outage told without one",
+        scenario=scenarios.partial_write,
+        rules=frozenset({"unavailable"}),
+        design=Design(rows=AlwaysOut),
+    ),
+    PlantedBug(
+        name="cells damaged on their way",
+        scenario=scenarios.partial_write,
+        rules=frozenset({"corrupt"}),
+        design=Design(rows=DamagedCells),
+    ),
+    PlantedBug(
+        name="events oldest first",
+        scenario=scenarios.history,
+        rules=frozenset({"disorder"}),
+        design=Design(rows=OldestFirst),
     ),
     PlantedBug(
         name="history cut short by a limited fill",
