@@ -185,6 +185,10 @@ fn nan_is_a_null_with_a_status_and_the_rest_stands() {
     assert_eq!(column(&answer, "score")["values"], json!([null]));
     assert_eq!(column(&answer, "score")["statuses"], json!(["INVALID"]));
     assert_eq!(column(&answer, "level")["statuses"], json!(["PRESENT"]));
+    fixture.put_events(1, &[(5, "F", 1.0), (9, "M", f64::INFINITY)]);
+    let ratio = features(&["live::rich-history:ratio"], &json!({"user_id": [1]}));
+    let ratio = column(&answered(&fixture, &ratio), "ratio");
+    assert_eq!((&ratio["values"], &ratio["statuses"]), (&json!([null]), &json!(["INVALID"])));
 }
 
 #[test]

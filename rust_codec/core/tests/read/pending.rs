@@ -279,3 +279,20 @@ proptest! {
         prop_assert_eq!(&finish(&fixture, cached).body, &expected.body);
     }
 }
+
+#[test]
+fn a_request_of_feasts_in_phases_answers_what_one_call_answers() {
+    let mut fixture = Fixture::new();
+    fixture.put_user(1, &user("MALE", 3, None));
+    let body =
+        r#"{"features":["live::user-stats-v1:level"],"entities":{"user_id":[1,9],"x":[0,0]}}"#;
+    let begun = fixture.engine.begin(&call(body, Accept::Feast, false), <[u8]>::to_vec);
+    let mut pending = begun.expect("a request that is right");
+    // Another one in between has buffers of its own.
+    assert_eq!(fixture.read(&users("5,6,7")).status(), 200);
+    take_store(&fixture, &mut pending).unwrap();
+    let late = finish(&fixture, pending);
+    let at_once = fixture.read_as(body.as_bytes(), Accept::Feast);
+    assert_eq!((&late.head, late.text()), (&at_once.head, at_once.text()));
+    assert!(late.head.contains("headrace-warning: not used: x\r\n"));
+}

@@ -118,13 +118,15 @@ impl<'a> Feast<'a> {
         self.out.extend_from_slice(br#"{"values":["#);
         for row in 0..block.rows {
             self.separate(row);
-            self.out.extend_from_slice(self.room.values.get(value(row)));
+            // Feast's client fails on a null within a list: such a list is null as a whole.
+            let invalid = self.word(value(row)) == Word::Invalid;
+            let text = if invalid { b"null".as_slice() } else { self.room.values.get(value(row)) };
+            self.out.extend_from_slice(text);
         }
         self.out.extend_from_slice(br#"],"statuses":["#);
         for row in 0..block.rows {
             self.separate(row);
-            let word = self.room.words.get(value(row)).copied().unwrap_or(Word::Invalid);
-            self.out.extend_from_slice(word.quoted());
+            self.out.extend_from_slice(self.word(value(row)).quoted());
         }
         self.out.extend_from_slice(br#"],"event_timestamps":["#);
         for row in 0..block.rows {
@@ -133,6 +135,10 @@ impl<'a> Feast<'a> {
             self.out.extend_from_slice(time);
         }
         self.out.extend_from_slice(b"]}");
+    }
+
+    fn word(&self, value: usize) -> Word {
+        self.room.words.get(value).copied().unwrap_or(Word::Invalid)
     }
 
     fn separate(&mut self, position: usize) {
