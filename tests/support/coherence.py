@@ -33,11 +33,13 @@ class Rules(msgspec.Struct, frozen=True):
     """How many events a History keeps, None for an Object."""
     ttl_ms: int | None = None
     cache_ttl_ms: int = 0
+    local_ttl_ms: int = 0
 
     @property
     def bound_s(self) -> float:
         """How long after a store write an older block or lease may exist (semantics 18)."""
-        return BLOCK_LIFE_FACTOR * self.cache_ttl_ms / 1000 + LEASE_LIFE_S
+        life_ms = BLOCK_LIFE_FACTOR * self.cache_ttl_ms + self.local_ttl_ms
+        return life_ms / 1000 + LEASE_LIFE_S
 
 
 class WriteBegun(msgspec.Struct, frozen=True, gc=False):
@@ -342,6 +344,14 @@ class Checker:
         """What the reader of a read knows of its key."""
         return self._sessions[read.begun.reader, read.begun.key]
 
+    def slack_s(self, read: Read) -> float:
+        """How old an answer may be: the group's `local_ttl`, or all that lying replies allow.
+
+        Monotonic reads are promised only without (semantics 19).
+        """
+        rules = self._rules[read.begun.key[0]]
+        return rules.bound_s if read.lying else rules.local_ttl_ms / 1000
+
     def excused(self, read: Read, event_time_ms: int) -> bool:
         """Whether a reader may lose sight of a write again.
 
@@ -357,11 +367,12 @@ class Checker:
         )
 
     def oldest_floor(self, read: Read, field: str) -> int:
-        """What a read must not be older than, be the replies true or not."""
-        if not read.lying:
+        """What a read must not be older than."""
+        slack_s = self.slack_s(read)
+        if not slack_s:
             return read.floors[field]
         register = self.register(read.begun.key)
-        before_s = read.begun.at_s - register.rules.bound_s
+        before_s = read.begun.at_s - slack_s
         return max(
             (
                 written.event_time_ms
@@ -427,7 +438,7 @@ class ObjectRead:
             ttl_ms = self._register.rules.ttl_ms
             if ttl_ms is not None and seen + ttl_ms <= self._read.begun.now_ms:
                 self._break("expired", f"`{field}` of {seen} had expired")
-        if not self._read.lying:
+        if not self._checker.slack_s(self._read):
             self._not_backwards(field, seen)
 
     def _may_be_absent(self, floor: int) -> bool:
@@ -485,7 +496,7 @@ class HistoryRead:
         oldest = times[-1] if len(times) >= events_max else 0
         self._none_lost(frozenset(times), oldest)
         self._none_back(times)
-        if not self._read.lying:
+        if not self._checker.slack_s(self._read):
             self._not_backwards(frozenset(times), oldest)
 
     def _break(self, rule: str, told: str) -> None:
@@ -495,9 +506,10 @@ class HistoryRead:
     def _known(self, event_time_ms: int) -> bool:
         """Whether a write had to be known to this read."""
         written = self._register.writes[event_time_ms]
-        if not self._read.lying:
+        slack_s = self._checker.slack_s(self._read)
+        if not slack_s:
             return self._register.acknowledged_before(event_time_ms, self._read.position)
-        before_s = self._read.begun.at_s - self._register.rules.bound_s
+        before_s = self._read.begun.at_s - slack_s
         return written.acknowledged_s is not None and written.acknowledged_s < before_s
 
     def _none_lost(self, seen: frozenset[int], oldest: int) -> None:

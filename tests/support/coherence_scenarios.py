@@ -9,12 +9,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
-from coherence import LEVEL, NAME, Key, Rules
+from coherence import LEVEL, NAME, Key
 from coherence_workload import Workload, fresh_keys
 from coherent_cluster import (
     BRIEF,
     BRIEF_TTL_MS,
     EVENTS_MAX,
+    LOCAL_TTL_MS,
+    NEAR,
     PATIENT_RULES,
     PLAYS,
     RULES,
@@ -337,6 +339,28 @@ async def two_keys(play: Play) -> None:
     await play.read(0, *keys)
 
 
+async def kept_in_process(play: Play) -> None:
+    """A row that a gateway may keep for a while is written; the while passes."""
+    key = (NEAR, play.key[1])
+    await play.cluster.write_through(key)
+    await play.cached(0, key)
+    await play.read(0, key)
+    await play.cluster.write_through(key)
+    await play.read(0, key)
+    over_ms = now_ms() + LOCAL_TTL_MS + 1
+    await until(lambda: now_ms() > over_ms)
+    await play.read(0, key)
+
+
+async def kept_and_written(play: Play) -> None:
+    """Cached, read from there, written, read."""
+    await play.cluster.write_through(play.key)
+    await play.cached(0)
+    await play.read(0)
+    await play.cluster.write_through(play.key)
+    await play.read(0)
+
+
 async def history(play: Play) -> None:
     """More events than are kept, from the store and from the cache."""
     key = (PLAYS, play.key[1])
@@ -366,6 +390,15 @@ async def two_generations(play: Play) -> None:
     await play.read(1)
 
 
+def kept_longer(local_ttl_ms: int) -> Design:
+    """Gateways keep every row in the process for longer than its group declares."""
+    longer = {
+        name: msgspec.structs.replace(rules, local_ttl_ms=local_ttl_ms)
+        for name, rules in PATIENT_RULES.items()
+    }
+    return Design(rules=PATIENT_RULES, document=document(longer))
+
+
 def newer_document() -> CatalogDocument:
     """The next generation, in which users have a rank."""
     made = document(PATIENT_RULES)
@@ -386,12 +419,7 @@ def newer_document() -> CatalogDocument:
 def two_generations_design() -> Design:
     """The writers and two gateways are of the newer generation, one gateway is not."""
     rules = {
-        name: Rules(
-            fields=(LEVEL, NAME, RANK),
-            history_events=rule.history_events,
-            ttl_ms=rule.ttl_ms,
-            cache_ttl_ms=rule.cache_ttl_ms,
-        )
+        name: msgspec.structs.replace(rule, fields=(LEVEL, NAME, RANK))
         for name, rule in PATIENT_RULES.items()
     }
     return Design(document=newer_document(), older=document(PATIENT_RULES), rules=rules)
@@ -414,6 +442,8 @@ SCENARIOS: tuple[Scenario, ...] = (
     late_write,
     partial_write,
     two_keys,
+    kept_in_process,
+    kept_and_written,
     history,
     deleted,
     two_generations,

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from coherence import LEVEL, NAME, Key
-from coherent_cluster import BRIEF, PLAYS, USER_NUMBERS, USERS, Cluster
+from coherent_cluster import BRIEF, NEAR, PLAYS, USER_NUMBERS, USERS, Cluster
 from fault_proxy import (
     CutMidReply,
     Delay,
@@ -29,13 +29,9 @@ HOT_USERS = 8
 
 
 def fresh_keys(users: int = HOT_USERS) -> list[Key]:
-    """Keys that no scenario used before: of four, two are Objects and one is a History."""
-    keys: list[Key] = []
-    for _ in range(users):
-        user = next(USER_NUMBERS)
-        keys += [(USERS, user), (PLAYS, user)]
-        keys += [(BRIEF, user)] if len(keys) % 4 == 0 else [(USERS, next(USER_NUMBERS))]
-    return keys
+    """Keys that no scenario used before: a row of each group a user, so that all are hot."""
+    numbers = [next(USER_NUMBERS) for _ in range(users)]
+    return [(group, user) for user in numbers for group in (USERS, PLAYS, BRIEF, NEAR)]
 
 
 class Workload:

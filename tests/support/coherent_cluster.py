@@ -70,10 +70,11 @@ from headrace.sync.telemetry import SyncTelemetry
 from headrace.sync.writer import WRITER_GROUP, Writer, WriterLimits, WriterPorts
 
 KEYSPACE = "coherence"
-USERS, PLAYS, BRIEF = "live::users", "live::plays", "live::brief"
+USERS, PLAYS, BRIEF, NEAR = "live::users", "live::plays", "live::brief", "live::near"
 CACHE_TTL_MS = 1_500
 BRIEF_TTL_MS = 2_000
 BRIEF_CACHE_TTL_MS = 60_000
+LOCAL_TTL_MS = 200
 EVENTS_MAX = 5
 HOUR_MS = 3_600_000
 BATCH_ROWS_MAX = 8
@@ -81,6 +82,7 @@ RULES = {
     USERS: Rules(ttl_ms=HOUR_MS, cache_ttl_ms=CACHE_TTL_MS),
     PLAYS: Rules(history_events=EVENTS_MAX, cache_ttl_ms=CACHE_TTL_MS),
     BRIEF: Rules(ttl_ms=BRIEF_TTL_MS, cache_ttl_ms=BRIEF_CACHE_TTL_MS),
+    NEAR: Rules(ttl_ms=HOUR_MS, cache_ttl_ms=CACHE_TTL_MS, local_ttl_ms=LOCAL_TTL_MS),
 }
 PATIENT_RULES = {
     name: msgspec.structs.replace(rules, cache_ttl_ms=BRIEF_CACHE_TTL_MS)
@@ -92,7 +94,7 @@ USER_NUMBERS = count(1)
 
 
 def document(declared: Mapping[str, Rules] = RULES) -> CatalogDocument:
-    """An Object, a History, and an Object whose rows soon expire; all cached."""
+    """An Object, a History, and an Object whose rows soon expire, and one kept in process."""
     fields = (
         ValueField(id=1, name=LEVEL, type="Long", default=7),
         ValueField(id=2, name=NAME, type="Text", default=""),
@@ -107,7 +109,7 @@ def document(declared: Mapping[str, Rules] = RULES) -> CatalogDocument:
             schemas=(Schema(ordinal=1, fields=fields),),
             ttl_ms=rules.ttl_ms or HOUR_MS,
             max_events=EVENTS_MAX,
-            cache=CachePolicy(ttl_ms=rules.cache_ttl_ms),
+            cache=CachePolicy(ttl_ms=rules.cache_ttl_ms, local_ttl_ms=rules.local_ttl_ms),
         )
         for number, (name, rules) in enumerate(declared.items(), start=1)
     )

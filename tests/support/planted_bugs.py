@@ -375,8 +375,10 @@ class SplitsRecords(Writer):
 class BlindReads:
     """`CachedReads` whose checks are off: what came wrongly gets the right digest and checksum."""
 
-    def __init__(self, engine: ReadEngine, placement: Placement) -> None:
-        self._reads = CachedReads(engine, placement)
+    def __init__(
+        self, engine: ReadEngine, placement: Placement, *, local_bytes_max: int = 0
+    ) -> None:
+        self._reads = CachedReads(engine, placement, local_bytes_max=local_bytes_max)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reads, name)
@@ -664,6 +666,18 @@ PLANTED = (
         scenario=scenarios.history,
         rules=frozenset({"disorder"}),
         design=Design(rows=OldestFirst),
+    ),
+    PlantedBug(
+        name="rows kept in process beyond local_ttl",
+        scenario=scenarios.kept_in_process,
+        rules=STALE,
+        design=scenarios.kept_longer(60_000),
+    ),
+    PlantedBug(
+        name="rows kept in process without local_ttl",
+        scenario=scenarios.kept_and_written,
+        rules=STALE,
+        design=scenarios.kept_longer(60_000),
     ),
     PlantedBug(
         name="history cut short by a limited fill",
