@@ -431,6 +431,18 @@ def test_a_group_with_a_local_ttl_is_answered_by_the_process_until_it_ends() -> 
     assert outcome is None  # Its time is over: the node is asked again.
 
 
+def test_a_slow_reply_does_not_lengthen_the_local_ttl() -> None:
+    """What the node said may be as old as the question (semantics 19)."""
+    reads, local = Reads(), "live::local"
+    reads.submit(ask(1, group=local))
+    reads.cached.feed(0, mget(block_of(1, group=local)), now_ms=NOW_MS + 900)
+    body = json.dumps(ask(1, group=local)).encode()
+    outcome = reads.cached.submit(
+        body, token=1, accept=0, now_ms=NOW_MS + 1_000, request_id=b"r", keep_alive=True
+    )
+    assert outcome is None
+
+
 def test_only_what_the_process_does_not_hold_is_asked_of_the_node() -> None:
     reads, local = Reads(), "live::local"
     reads.submit(ask(1, group=local))

@@ -92,6 +92,8 @@ struct Waiting {
     pending: Box<Pending>,
     /// Nodes that have not answered yet.
     missing: usize,
+    /// When it was asked, ms: a block may be as old as that.
+    asked_ms: i64,
 }
 
 /// The requests that wait for cache nodes.
@@ -148,13 +150,18 @@ impl CachedReads {
             Err(refused) => return Some(Done::Answered(token, refused)),
         };
         if pending.keeps_locally() && self.take_local(&mut pending, call.now_ms) {
-            return Some(finish(engine, Waiting { token, pending, missing: 0 }, None, deliver));
+            return Some(finish(
+                engine,
+                Waiting { token, pending, missing: 0, asked_ms: call.now_ms },
+                None,
+                deliver,
+            ));
         }
         let asked = self.ask(&pending, self.waiting.vacant_key());
         if asked == 0 {
             return Some(Done::Missed(token, pending));
         }
-        self.waiting.insert(Waiting { token, pending, missing: asked });
+        self.waiting.insert(Waiting { token, pending, missing: asked, asked_ms: call.now_ms });
         None
     }
 
@@ -311,7 +318,8 @@ impl CachedReads {
                 let Some(waiting) = self.waiting.get_mut(index) else { return false };
                 if waiting.pending.keeps_locally() {
                     let local = &mut self.local;
-                    keep_local(local, &waiting.pending, slots.as_deref(), bytes, reply, now_ms);
+                    let asked_ms = waiting.asked_ms;
+                    keep_local(local, &waiting.pending, slots.as_deref(), bytes, reply, asked_ms);
                 }
                 let asked = slots.as_ref().map_or(waiting.pending.held.len(), Vec::len);
                 let fits = is_error(reply) || (reply.array && reply.items.len() == asked);
@@ -355,14 +363,14 @@ fn ask_only_node(node: &mut Node, placement: &Placement, pending: &Pending, inde
 }
 
 /// Keeps the blocks of a reply in the process, for groups that ask for it. They are checked when
-/// they are read.
+/// they are read, and count from when they were asked for: a slow reply makes them no younger.
 fn keep_local(
     local: &mut LocalTier,
     pending: &Pending,
     slots: Option<&[usize]>,
     bytes: &[u8],
     reply: &Reply<'_>,
-    now_ms: i64,
+    asked_ms: i64,
 ) {
     for (position, item) in reply.items.iter().enumerate() {
         let slot = slots.map_or(Some(position), |slots| slots.get(position).copied());
@@ -370,7 +378,7 @@ fn keep_local(
             let (key, ttl_ms) = pending.local(slot);
             if ttl_ms > 0 {
                 let block = bytes.get(range.clone()).unwrap_or_default();
-                local.put(key, block, now_ms.saturating_add(ttl_ms));
+                local.put(key, block, asked_ms.saturating_add(ttl_ms));
             }
         }
     }
