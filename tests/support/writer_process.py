@@ -30,6 +30,7 @@ from headrace.sync.ports import (
     DeadLetter,
     DeadLetters,
     LogRecord,
+    OnlineWriter,
     PartitionId,
     Topic,
 )
@@ -134,7 +135,7 @@ class MortalDeadLetters:
 
 
 class MortalStore:
-    def __init__(self, store: LmdbOnlineWriter, reaper: Reaper) -> None:
+    def __init__(self, store: OnlineWriter, reaper: Reaper) -> None:
         self._store = store
         self._reaper = reaper
 

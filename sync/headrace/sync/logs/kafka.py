@@ -38,6 +38,7 @@ BATCH_BYTES = 128 * 1024
 RECORD_BYTES_MAX = 4 * 1024 * 1024
 FETCH_BYTES_MAX = 16 * 1024 * 1024
 SESSION_LIMIT_MS = 10_000
+"""How long a silent member keeps its partitions."""
 HEARTBEAT_MS = 1_000
 HEARTBEAT_WAIT_S = 0.01
 REBALANCE_LIMIT_MS = 30_000
@@ -47,8 +48,9 @@ REBALANCE_LIMIT_MS = 30_000
 class KafkaCommandLog:
     """Opens producers, consumers and the dead-letter topic of one Kafka cluster and prefix."""
 
-    def __init__(self, url: KafkaUrl) -> None:
+    def __init__(self, url: KafkaUrl, *, session_ms: int = SESSION_LIMIT_MS) -> None:
         self._url = url
+        self._session_ms = session_ms
         self._opened: list[KafkaProducer | KafkaConsumer | KafkaDeadLetters] = []
 
     def producer(self) -> KafkaProducer:
@@ -57,7 +59,9 @@ class KafkaCommandLog:
 
     def consumer(self, topic: Topic, group: str) -> KafkaConsumer:
         """A member of a consumer group on one topic; it connects at its first poll."""
-        return self._kept(KafkaConsumer(self._url, topic=topic, group=group))
+        return self._kept(
+            KafkaConsumer(self._url, topic=topic, group=group, session_ms=self._session_ms)
+        )
 
     def dead_letters(self) -> KafkaDeadLetters:
         """The dead-letter topic."""
@@ -136,8 +140,11 @@ class KafkaProducer:
 class KafkaConsumer:
     """`CommandConsumer`: a group member that never gives up a partition with a batch in hand."""
 
-    def __init__(self, url: KafkaUrl, *, topic: Topic, group: str) -> None:
+    def __init__(
+        self, url: KafkaUrl, *, topic: Topic, group: str, session_ms: int = SESSION_LIMIT_MS
+    ) -> None:
         self._url = url
+        self._session_ms = session_ms
         self._topic = url.topic(topic)
         self._group = url.group(group)
         self._client: AIOKafkaConsumer | None = None
@@ -241,8 +248,8 @@ class KafkaConsumer:
                 fetch_max_bytes=FETCH_BYTES_MAX,
                 max_partition_fetch_bytes=RECORD_BYTES_MAX,
                 request_timeout_ms=REQUEST_LIMIT_MS,
-                session_timeout_ms=SESSION_LIMIT_MS,
-                heartbeat_interval_ms=HEARTBEAT_MS,
+                session_timeout_ms=self._session_ms,
+                heartbeat_interval_ms=min(HEARTBEAT_MS, self._session_ms // 4),
                 rebalance_timeout_ms=REBALANCE_LIMIT_MS,
             )
             client.subscribe([self._topic], listener=_Drain(self._settled))
