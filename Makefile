@@ -13,8 +13,8 @@ help:
 ## make install   the environment in .venv, with the embedded engines
 install: .venv/embedded
 
-## make run       the flight example end to end, served on 127.0.0.1:6566 until Ctrl-C (ONCE=1: one read of each kind, then exit)
-run: .venv/embedded
+## make run       the flight example end to end, served on 127.0.0.1:6566 until Ctrl-C (ONCE=1: one read of each kind, then exit; ENGINES=real: over Cassandra, Kafka and Valkey)
+run: .venv/$(if $(filter real,$(ENGINES)),dev,embedded)
 	@$(BIN)/python registry/examples/flights/run.py $(if $(ONCE),--once) --engines $(ENGINES)
 
 ## make test      every test, Rust and Python

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ LINK = re.compile(r"\]\(([^)#]+?)(?:#[^)]*)?\)")
 RUN_ELSEWHERE = {
     "make run": "tests/e2e/test_flights.py",
     "make run ONCE=1": "tests/e2e/test_flights.py",
+    "make run ENGINES=real ONCE=1": "tests/e2e/test_flights_real.py",
     "make test": "this very run",
     'curl -s http://127.0.0.1:6566/get-online-features -d \'{"features":'
     '["driver_hourly_stats:score"],"entities":{"driver_id":[1001]}}\'': (
@@ -101,3 +103,14 @@ def test_the_documented_defaults_of_an_engine_url_are_the_real_ones() -> None:
         f"that `apply` makes ({online.replication})",
     ):
         assert said in text
+
+
+def test_every_table_of_numbers_is_what_the_raw_results_say() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "headrace.loadtest.pages", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout

@@ -12,8 +12,8 @@ import asyncio
 import contextlib
 import json
 import signal
-import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -22,14 +22,15 @@ from typing import Any
 import data
 import replay
 from comparing import Comparison, compare
+from deployments import REAL_DEADLINE_MS, Deployment, Embedded, Real
 from serving import (
     HOST,
     Client,
     CommandLine,
     ExampleError,
+    Role,
+    ended,
     refuse_taken_port,
-    server,
-    wait_until_handled,
 )
 
 from headrace.registry.catalog import Group
@@ -37,9 +38,13 @@ from headrace.sync.downsync import DOWNSYNC_GROUP
 from headrace.sync.writer import WRITER_GROUP
 
 HERE = Path(__file__).resolve().parent
-FOLDER = Path(".headrace") / "flights"
+FOLDERS = {
+    "embedded": Path(".headrace") / "flights",
+    "real": Path(".headrace") / "flights-real",
+}
 PORT = 6566
 STEPS = 8
+LOOK_EVERY_S = 0.5
 COMPARED_KEYS = 1_000
 UPSYNCED = ("flights::plane-history", "flights::plane-stats-v1", "flights::route-stats-v1")
 NOW = "flights::airport-now"
@@ -105,11 +110,15 @@ def say(text: str = "") -> None:
 
 def main(arguments: Sequence[str]) -> int:
     options = _options(arguments)
-    folder = options.folder.resolve()
+    folder = (options.folder or FOLDERS[options.engines]).resolve()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)  # However we are ended, the server drains first.
     try:
-        _run(folder, options.port, is_once=options.once)
+        with contextlib.ExitStack() as stack:
+            deployment: Deployment = Embedded()
+            if options.engines == "real":
+                deployment = _start_real(stack)
+            _run(stack, deployment, folder, options.port, is_once=options.once)
     except (ExampleError, data.DownloadError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
@@ -125,42 +134,47 @@ def _interrupt(number: int, frame: object) -> None:
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Run the flight example from end to end.")
     parser.add_argument("--once", action="store_true", help="make one read of each kind and exit")
-    parser.add_argument("--engines", choices=["embedded"], default="embedded")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where everything is kept")
+    parser.add_argument("--engines", choices=list(FOLDERS), default="embedded")
+    parser.add_argument("--folder", type=Path, help="where everything is kept")
     parser.add_argument("--port", type=int, default=PORT, help=f"port of the gateway [{PORT}]")
     return parser.parse_args(arguments)
 
 
-def _run(folder: Path, port: int, *, is_once: bool) -> None:
+def _start_real(stack: contextlib.ExitStack) -> Real:
+    say("Starting Cassandra, Kafka and Valkey on free ports of this machine …")
+    scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-flights-"))
+    return Real(stack, Path(scratch))
+
+
+def _run(
+    stack: contextlib.ExitStack, deployment: Deployment, folder: Path, port: int, *, is_once: bool
+) -> None:
     refuse_taken_port(port)
     say(f"Headrace, the flight example. Everything it makes is in {_short(folder)}\n")
-    line = CommandLine(_prepared(folder, port))
+    line = CommandLine(_prepared(deployment, folder, port))
     steps = Steps()
     sources = _fetch(steps)
     _apply(steps, line)
     _transform(steps, line, sources)
     sent = _upsync(steps, line)
     with contextlib.ExitStack() as serving:
-        process = _up(steps, serving, folder, port, sent)
+        roles = _up(steps, serving, deployment, (folder, port), sent)
         client = serving.enter_context(contextlib.closing(Client(port)))
-        _replay(steps, line, sources, process)
-        _compare(steps, folder, client)
+        _replay(steps, line, deployment, sources, roles)
+        _compare(steps, deployment, folder, client)
         _read_each_kind(steps, client)
         _show_curl(port)
         if not is_once:
             say(f"\nServing on http://{HOST}:{port} until Ctrl-C.")
-            _keep_serving(process, folder)
+            _keep_serving(roles)
 
 
-def _prepared(folder: Path, port: int) -> Path:
+def _prepared(deployment: Deployment, folder: Path, port: int) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    settings = {
-        "registry": str(HERE),
-        "online": "lmdb:online",
-        "commands": "sqlite:commands.db",
-        "offline": "duckdb:offline",
-        "gateway": {"host": HOST, "port": port},
-    }
+    gateway: dict[str, object] = {"host": HOST, "port": port}
+    if isinstance(deployment, Real):
+        gateway["default_deadline_ms"] = REAL_DEADLINE_MS
+    settings = {"registry": str(HERE), "gateway": gateway} | deployment.settings(folder)
     # JSON is YAML, and quotes every path right.
     (folder / "headrace.yaml").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     return folder
@@ -207,46 +221,50 @@ def _upsync(steps: Steps, line: CommandLine) -> int:
 
 
 def _up(
-    steps: Steps, serving: contextlib.ExitStack, folder: Path, port: int, sent: int
-) -> subprocess.Popen[bytes]:
-    with steps.step("up", "gateway, writer and downsync in one process") as outcome:
+    steps: Steps,
+    serving: contextlib.ExitStack,
+    deployment: Deployment,
+    place: tuple[Path, int],
+    sent: int,
+) -> list[Role]:
+    folder, port = place
+    with steps.step("up", deployment.what) as outcome:
         start_s = time.monotonic()
-        process = serving.enter_context(server(folder, port))
-        wait_until_handled(folder / "commands.db", "bulk", WRITER_GROUP, process)
+        roles = deployment.start(serving, folder, port)
+        deployment.wait_until_handled(folder, "bulk", WRITER_GROUP, roles)
         seconds = time.monotonic() - start_s
         rate = (
             f"; the writer applied {sent:,} commands, {sent / seconds:,.0f} a second from its start"
         )
         outcome.append(f"http://{HOST}:{port} is ready{rate if sent else ''}")
-    return process
+    return roles
 
 
 def _replay(
-    steps: Steps, line: CommandLine, sources: Path, process: subprocess.Popen[bytes]
+    steps: Steps, line: CommandLine, deployment: Deployment, sources: Path, roles: list[Role]
 ) -> None:
     with steps.step("replay", "sending the last day as it happens now") as outcome:
         file = line.folder / "replay.ndjson"
         counts = replay.write_commands(sources, file, time.time_ns() // 1_000_000)
-        before = _downsynced(line.folder)
-        log = line.folder / "commands.db"
+        before = _downsynced(deployment, line.folder)
         start_s = time.monotonic()
         line.run("send", str(file))
-        wait_until_handled(log, "realtime", WRITER_GROUP, process)
+        deployment.wait_until_handled(line.folder, "realtime", WRITER_GROUP, roles)
         seconds = time.monotonic() - start_s
         total = sum(counts.values())
         told = ", ".join(f"{count:,} {name}" for name, count in counts.items())
         outcome.append(f"{total:,} real-time commands ({told}), {total / seconds:,.0f} a second")
-        wait_until_handled(log, "realtime", DOWNSYNC_GROUP, process)
-        kept = _downsynced(line.folder) - before
+        deployment.wait_until_handled(line.folder, "realtime", DOWNSYNC_GROUP, roles)
+        kept = _downsynced(deployment, line.folder) - before
         changes = total - counts["legs"]
         outcome.append(
             f"downsync kept {kept:,} of {changes:,} airport changes (1 a minute, 90 % sample)"
         )
 
 
-def _compare(steps: Steps, folder: Path, client: Client) -> None:
+def _compare(steps: Steps, deployment: Deployment, folder: Path, client: Client) -> None:
     with steps.step("check", f"comparing {COMPARED_KEYS:,} random keys") as outcome:
-        offline = asyncio.run(_offline_rows(folder, UPSYNCED))
+        offline = asyncio.run(_offline_rows(deployment, folder, UPSYNCED))
         seed = time.time_ns() % 1_000_000
         found = compare(client, offline, keys=COMPARED_KEYS, seed=seed)
         outcome.append(_verdict(found, seed))
@@ -265,14 +283,15 @@ def _verdict(found: Comparison, seed: int) -> str:
 
 
 async def _offline_rows(
-    folder: Path, names: Sequence[str], *, is_stored: bool = False
+    deployment: Deployment, folder: Path, names: Sequence[str], *, is_stored: bool = False
 ) -> list[tuple[Group, Any]]:
     """Offline rows as Arrow: all that are stored, or the latest that upsync may send."""
     from headrace.cli.engines import open_offline, open_online
     from headrace.cli.live import group_named, live_catalog
 
-    online = await open_online(f"lmdb:{folder / 'online'}", read_only=True)
-    offline = open_offline(f"duckdb:{folder / 'offline'}")
+    urls = deployment.settings(folder)
+    online = await open_online(str(urls["online"]), read_only=True)
+    offline = open_offline(str(urls["offline"]))
     try:
         _, document = await live_catalog(online)
         groups = [group_named(document, name) for name in names]
@@ -283,8 +302,8 @@ async def _offline_rows(
         await online.close()
 
 
-def _downsynced(folder: Path) -> int:
-    ((_, rows),) = asyncio.run(_offline_rows(folder, [NOW], is_stored=True))
+def _downsynced(deployment: Deployment, folder: Path) -> int:
+    ((_, rows),) = asyncio.run(_offline_rows(deployment, folder, [NOW], is_stored=True))
     return int(rows.num_rows)
 
 
@@ -331,9 +350,10 @@ def _show_curl(port: int) -> None:
         say(f"curl -s http://{HOST}:{port}/v1/read -H 'content-type: application/json' -d '{text}'")
 
 
-def _keep_serving(process: subprocess.Popen[bytes], folder: Path) -> None:
-    code = process.wait()
-    raise ExampleError(f"the server ended with {code}; see `{folder / 'server.log'}`")
+def _keep_serving(roles: list[Role]) -> None:
+    while not (gone := ended(roles)):
+        time.sleep(LOOK_EVERY_S)
+    raise ExampleError(f"a role ended with {gone[0].process.returncode}; see `{gone[0].log}`")
 
 
 def _short(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import http.client
 import json
@@ -13,15 +12,11 @@ import sys
 import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
-
-from headrace.sync.logs.sqlite import SqliteCommandLog
-from headrace.sync.ports import Topic
+from typing import Any, NamedTuple
 
 HOST = "127.0.0.1"
 START_LIMIT_S = 60
 DRAIN_LIMIT_S = 20
-CATCH_UP_LIMIT_S = 600
 LOOK_EVERY_S = 0.1
 
 
@@ -35,6 +30,13 @@ class Answer(NamedTuple):
     status: int
     content_type: str
     body: bytes
+
+
+class Role(NamedTuple):
+    """A running part of Headrace and where it logs."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
 
 
 class CommandLine:
@@ -96,17 +98,19 @@ class Client:
 
 
 @contextlib.contextmanager
-def server(folder: Path, port: int) -> Generator[subprocess.Popen[bytes], None, None]:
-    """`headrace up` until the block ends; then it drains. Its log is `server.log`."""
-    refuse_taken_port(port)
-    log = folder / "server.log"
+def process(folder: Path, name: str, *arguments: str) -> Generator[Role, None, None]:
+    """A long-running `headrace` command until the block ends; then it drains. It logs to a file."""
+    log = folder / f"{name}.log"
+    command = [sys.executable, "-m", "headrace.cli", *arguments]
     with log.open("wb") as output:
-        process = _start(folder, port, output)
+        # A group of its own: Ctrl-C reaches us alone, and we let the role drain.
+        running = subprocess.Popen(  # noqa: S603 - our own command line
+            command, cwd=folder, stdout=output, stderr=output, start_new_session=True
+        )
         try:
-            _wait_until_ready(process, port, log)
-            yield process
+            yield Role(running, log)
         finally:
-            _stop(process)
+            _stop(running)
 
 
 def refuse_taken_port(port: int) -> None:
@@ -119,25 +123,22 @@ def refuse_taken_port(port: int) -> None:
             )
 
 
-def _start(folder: Path, port: int, output: IO[bytes]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "headrace.cli", "up", "--port", str(port)]
-    # A group of its own: Ctrl-C reaches us alone, and we let the server drain.
-    return subprocess.Popen(  # noqa: S603 - our own command line
-        command, cwd=folder, stdout=output, stderr=output, start_new_session=True
-    )
-
-
-def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def wait_until_ready(roles: Sequence[Role], port: int) -> None:
+    """Return once the gateway says that it is ready; raise when a role ends before."""
     give_up_s = time.monotonic() + START_LIMIT_S
-    while time.monotonic() < give_up_s:
-        if process.poll() is not None:
-            break
+    while time.monotonic() < give_up_s and not ended(roles):
         with contextlib.suppress(OSError), contextlib.closing(Client(port)) as client:
             if client.get("/readyz").status == http.client.OK:
                 return
         time.sleep(LOOK_EVERY_S)
+    log = (ended(roles) or list(roles))[0].log
     told = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:])
-    raise ExampleError(f"the server did not become ready; `{log}` ends with\n{told}")
+    raise ExampleError(f"the gateway did not become ready; `{log}` ends with\n{told}")
+
+
+def ended(roles: Sequence[Role]) -> list[Role]:
+    """Roles whose process is gone."""
+    return [role for role in roles if role.process.poll() is not None]
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -149,28 +150,3 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def wait_until_handled(
-    commands: Path, topic: Topic, group: str, process: subprocess.Popen[bytes]
-) -> None:
-    """Return once a consumer group has committed every command of the topic."""
-    asyncio.run(_wait_until_handled(commands, topic, group, process))
-
-
-async def _wait_until_handled(
-    commands: Path, topic: Topic, group: str, process: subprocess.Popen[bytes]
-) -> None:
-    log = SqliteCommandLog(commands)
-    consumer = log.consumer(topic, group)
-    give_up_s = time.monotonic() + CATCH_UP_LIMIT_S
-    try:
-        while behind := sum((await consumer.lag()).values()):
-            if process.poll() is not None or time.monotonic() > give_up_s:
-                raise ExampleError(
-                    f"{behind:,} commands of `{topic}` were not handled by `{group}`"
-                )
-            await asyncio.sleep(LOOK_EVERY_S)
-    finally:
-        await consumer.close()
-        await log.close()

@@ -8,6 +8,7 @@ the working directory.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -107,10 +108,12 @@ def masked(settings: Settings) -> dict[str, object]:
 
 def _without_credentials(url: str) -> str:
     parts = urlsplit(url)
-    if "@" not in parts.netloc:
-        return url
     hosts = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"***@{hosts}"))
+    netloc = f"***@{hosts}" if "@" in parts.netloc else parts.netloc
+    query = re.sub(r"(?<![^&])(user|password)=[^&]*", r"\1=***", parts.query)
+    if (netloc, query) == (parts.netloc, parts.query):
+        return url
+    return urlunsplit(parts._replace(netloc=netloc, query=query))
 
 
 def _read_file(path: Path | None) -> dict[str, object]:

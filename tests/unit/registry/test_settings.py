@@ -131,3 +131,9 @@ def test_masked_settings_hide_passwords() -> None:
 def test_process_environment_is_that_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADRACE_ONLINE", "lmdb:x")
     assert process_environment()["HEADRACE_ONLINE"] == "lmdb:x"
+
+
+def test_masked_settings_hide_passwords_among_the_options_of_a_url() -> None:
+    url = "scylla://h/ks?dc=a&user=me&password=s%26cret&tls=true"
+    shown = masked(load_settings(None, {"HEADRACE_ONLINE": url}, {}))
+    assert shown["online"] == "scylla://h/ks?dc=a&user=***&password=***&tls=true"

@@ -15,7 +15,12 @@ from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.errors import (
+    CommitFailedError,
+    GroupCoordinatorNotAvailableError,
+    IllegalStateError,
+    KafkaError,
+)
 from aiokafka.structs import ConsumerRecord
 
 from headrace.sync.errors import CommitRefused, LogUnavailable
@@ -66,6 +71,29 @@ class KafkaCommandLog:
     def dead_letters(self) -> KafkaDeadLetters:
         """The dead-letter topic."""
         return self._kept(KafkaDeadLetters(self._url, KafkaProducer(self._url)))
+
+    async def behind(self, topic: Topic, group: str) -> int:
+        """Commands of a topic that a consumer group has not committed, without joining it."""
+        name = self._url.topic(topic)
+        client = AIOKafkaConsumer(name, **self._url.client_options(), enable_auto_commit=False)
+        consumer = KafkaConsumer(self._url, topic=topic, group=group)
+        try:
+            await client.start()  # Without a group it is given every partition of the topic.
+            places = list(client.assignment())
+            ends = await client.end_offsets(places)
+            starts = await client.beginning_offsets(places)
+        except (KafkaError, OSError) as error:
+            raise LogUnavailable(f"could not look at `{name}`: {reason_of(error)}") from error
+        finally:
+            await stopped(client.stop())
+        try:
+            committed = await consumer.committed(group)
+        finally:
+            await consumer.close()
+        return sum(
+            ends[place] - committed.get((place.topic, place.partition), starts[place])
+            for place in places
+        )
 
     async def close(self) -> None:
         """Close everything that was handed out."""
@@ -204,6 +232,8 @@ class KafkaConsumer:
             offsets: dict[TopicPartition, Any] = await admin.list_consumer_group_offsets(
                 self._url.group(group)
             )
+        except GroupCoordinatorNotAvailableError:
+            return {}  # Nothing is known to be committed: whoever follows the group waits.
         except (KafkaError, OSError) as error:
             raise self._unavailable("read committed offsets", error) from error
         return {
