@@ -58,6 +58,9 @@ class Reads(Protocol):
 class LateReads(Protocol):
     """Reads whose answers may come later, from a cache or a networked store."""
 
+    observe: Callable[[int, bytes], None]
+    """Called with nanoseconds and status (three digits) of every answer."""
+
     def start(
         self,
         body: bytes,

@@ -31,6 +31,8 @@ class ReadPath:
         late: LateReads | None = None,
     ) -> None:
         self._late = late
+        if late is not None:
+            late.observe = telemetry.observe_read
         if engine is not None:
             self._read = engine.read
         elif late is None:
@@ -62,16 +64,7 @@ class ReadPath:
             return self.answer(body, accept, request_id, keep_alive=keep_alive)
         if not self._in_force.loaded:
             raise CatalogMissing(self._in_force.why_missing())
-        telemetry, started = self._telemetry, perf_counter_ns()
-
-        def observed(response: bytes) -> None:
-            telemetry.observe_read(perf_counter_ns() - started, response[9:12])
-            deliver(response)
-
-        response = late.start(body, accept, request_id, keep_alive=keep_alive, deliver=observed)
-        if response is not None:
-            telemetry.observe_read(perf_counter_ns() - started, response[9:12])
-        return response
+        return late.start(body, accept, request_id, keep_alive=keep_alive, deliver=deliver)
 
     def answer(
         self,

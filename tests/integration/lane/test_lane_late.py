@@ -17,6 +17,7 @@ class HeldReads:
     def __init__(self, engine: TinyEngine) -> None:
         self._engine = engine
         self.waiting: list[tuple[bytes, Callable[[bytes], None]]] = []
+        self.observe: Callable[[int, bytes], None] = lambda elapsed_ns, status: None
 
     def start(
         self,

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Coroutine
+from time import perf_counter_ns
 from typing import Any
 
 import msgspec
@@ -51,6 +52,7 @@ class Asking(msgspec.Struct):
     keep_alive: bool
     deliver: Deliver
     due_s: float
+    started_ns: int
     reloaded: bool = False
 
 
@@ -71,7 +73,9 @@ class StoreReads:
         placement = Placement(names, epoch=cache.epoch if cache else 1)
         self._in_force = in_force
         self._clock = clock
-        self._default_deadline_ms = default_deadline_ms
+        self._default_deadline_s = default_deadline_ms / 1000
+        self.observe: Callable[[int, bytes], None] = _unobserved
+        """Told the time and status of every answer; the application puts its telemetry here."""
         self._engine = engine
         self._reads = CachedReads(engine, placement, local_bytes_max=LOCAL_BYTES_MAX)
         self._links = Links(self._reads, cache, self._deliver, clock) if cache else None
@@ -98,8 +102,13 @@ class StoreReads:
         self, body: bytes, accept: int, request_id: bytes, *, keep_alive: bool, deliver: Deliver
     ) -> bytes | None:
         """The response, or None when `deliver` is called with it later, exactly once."""
-        due_s = self._loop.time() + self._default_deadline_ms / 1000
-        return self._start(Asking(body, accept, request_id, keep_alive, deliver, due_s))
+        due_s = self._loop.time() + self._default_deadline_s
+        started_ns = perf_counter_ns()
+        asking = Asking(body, accept, request_id, keep_alive, deliver, due_s, started_ns)
+        response = self._start(asking)
+        if response is not None:
+            self.observe(perf_counter_ns() - started_ns, response[9:12])
+        return response
 
     def counters(self) -> dict[str, int]:
         """Totals since start, and how much is under way."""
@@ -149,22 +158,26 @@ class StoreReads:
     def _deliver(self, token: int, outcome: Outcome) -> None:
         asking = self._asking.pop(token)
         if isinstance(outcome, bytes):
-            asking.deliver(outcome)
+            self._answer(asking, outcome)
         elif isinstance(outcome, PendingRead):
             self._miss(asking, outcome)
         else:
             self._spawn(self._reload(asking))
 
+    def _answer(self, asking: Asking, response: bytes) -> None:
+        self.observe(perf_counter_ns() - asking.started_ns, response[9:12])
+        asking.deliver(response)
+
     def _miss(self, asking: Asking, pending: PendingRead) -> None:
         if self._flights.under_way > KEYS_UNDER_WAY_MAX:
-            self._loop.call_soon(asking.deliver, pending.finish())
+            self._loop.call_soon(self._answer, asking, pending.finish())
         else:
             self._spawn(self._finish(asking, pending))
 
     async def _finish(self, asking: Asking, pending: PendingRead) -> None:
         """Read what is missing until the deadline, then answer with what there is."""
         if pending.deadline_ms is not None:
-            spare_s = (pending.deadline_ms - self._default_deadline_ms) / 1000
+            spare_s = pending.deadline_ms / 1000 - self._default_deadline_s
             asking.due_s += spare_s
         stale = False
         try:
@@ -177,7 +190,7 @@ class StoreReads:
         finally:
             # Whatever went wrong, the caller gets an answer.
             if not stale:
-                asking.deliver(pending.finish())
+                self._answer(asking, pending.finish())
         if stale:
             await self._reload(asking)
 
@@ -187,7 +200,7 @@ class StoreReads:
         asking.reloaded = True
         response = self._start(asking)
         if response is not None:
-            asking.deliver(response)
+            self._answer(asking, response)
 
     async def _read_missing(self, pending: PendingRead, catalog: Catalog, due_s: float) -> None:
         for rounds in range(1, ROUNDS_MAX + 1):
@@ -208,7 +221,9 @@ class StoreReads:
         self, pending: PendingRead, slot: int, flight: Flight, due_s: float, *, late: bool
     ) -> None:
         """Put a flight's outcome into the request; what cannot be trusted stays wanted."""
-        outcome = await asyncio.shield(flight.outcome)
+        landed = flight.outcome
+        # The keys of one request land together: only the first of them has to be waited for.
+        outcome = landed.result() if landed.done() else await asyncio.shield(landed)
         if isinstance(outcome, Block):
             if not pending.take_block(slot, outcome.block, self._clock()):
                 await self._flights.discard(flight.asked.key)
@@ -237,6 +252,10 @@ class StoreReads:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             logger.error("a read failed", exc_info=task.exception())
+
+
+def _unobserved(elapsed_ns: int, status: bytes) -> None:
+    """Until an application asks for telemetry."""
 
 
 def _jittered(ttl_ms: int) -> int:
