@@ -19,7 +19,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS = ROOT / "loadtest" / "results"
-DOCUMENTS = (ROOT / "README.md", ROOT / "loadtest" / "README.md")
+DOCUMENTS = (ROOT / "README.md", ROOT / "loadtest" / "RESULTS.md")
 BLOCK = re.compile(r"<!-- results:(\w+) -->\n.*?<!-- /results:\1 -->", re.DOTALL)
 
 
@@ -56,25 +56,39 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def gateway_table() -> str:
-    """One gateway process, by cell of `make bench`."""
-    report = _load("bench")
+    """One gateway process on LMDB, by cell of `make bench`."""
+    return _http_table("bench", "LMDB")
+
+
+def real_table() -> str:
+    """The same over real servers, and the writer."""
+    writer = _load("real")["writer"]
+    return (
+        _http_table("real", "Valkey in front of Cassandra (the last row: without the cache)")
+        + f" The writer over Kafka takes {writer['cpu_us_per_command']:.1f} µs of its own CPU a "
+        f"command, complete ({writer['commands_per_cpu_second']:,.0f} commands a CPU second); at "
+        f"2,000 commands a second they are readable within {writer['delay_p99_s_at_most']} s (p99)."
+    )
+
+
+def _http_table(name: str, store: str) -> str:
+    report = _load(name)
     rows = [
         [
-            name,
-            f"{cell['cpu_us']:.1f}",
+            kind,
+            f"{cell['cpu_us']:,.1f}",
             f"{cell['requests_per_core_second']:,.0f}",
             f"{cell['p50_ms']:.2f}",
             f"{cell['p99_ms']:.2f}",
             f"{cell['bytes_per_value']:.1f}",
         ]
-        for name, cell in report["medians"].items()
+        for kind, cell in report["medians"].items()
     ]
     method, machine = report["method"], report["machine"]
     head = ["request", "server CPU µs", "requests/s a core", "p50 ms", "p99 ms", "bytes a value"]
     return (
-        _table(head, rows)
-        + f"\n\n20 fields a key, LMDB, one process on one core, wrk with {method['connections']} "
-        f"connections on another, saturated; medians of {method['rounds']} shuffled rounds of "
+        _table(head, rows) + f"\n\n20 fields a key, {store}, one process on one core, wrk with "
+        f"{method['connections']} connections on another, saturated; medians of {method['rounds']} shuffled rounds of "
         f"{method['seconds']} s; {machine['cpu']}, Python {machine['python']}, commit "
         f"{report['commit']}, {report['measured_at'][:10]}."
     )
@@ -130,6 +144,7 @@ def writer_table() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "gateway": gateway_table,
+    "real": real_table,
     "codec": codec_table,
     "writer": writer_table,
 }
