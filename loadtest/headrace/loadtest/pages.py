@@ -86,12 +86,13 @@ def _http_table(name: str, store: str) -> str:
     ]
     method, machine = report["method"], report["machine"]
     head = ["request", "server CPU µs", "requests/s a core", "p50 ms", "p99 ms", "bytes a value"]
-    return (
-        _table(head, rows) + f"\n\n20 fields a key, {store}, one process on one core, wrk with "
-        f"{method['connections']} connections on another, saturated; medians of {method['rounds']} shuffled rounds of "
+    setting = (
+        f"20 fields a key, {store}, one process on one core, wrk with {method['connections']} "
+        f"connections on another, saturated; medians of {method['rounds']} shuffled rounds of "
         f"{method['seconds']} s; {machine['cpu']}, Python {machine['python']}, commit "
         f"{report['commit']}, {report['measured_at'][:10]}."
     )
+    return f"{_table(head, rows)}\n\n{setting}"
 
 
 def codec_table() -> str:
