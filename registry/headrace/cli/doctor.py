@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -40,10 +41,7 @@ def command(as_json: bool, settings: Settings) -> int:
 
 async def _examine(settings: Settings) -> list[Finding]:
     """The checks of all engines, in the order in which data flows."""
-    from headrace.cli.doctor_cache import examine_cache
     from headrace.cli.doctor_files import examine_embedded
-    from headrace.cli.doctor_log import examine_kafka
-    from headrace.cli.doctor_online import examine_scylla
     from headrace.cli.engines import (
         COMMAND_SCHEMES,
         OFFLINE_SCHEMES,
@@ -53,19 +51,29 @@ async def _examine(settings: Settings) -> list[Finding]:
         parse_url,
     )
 
-    cache = cache_of(settings)
     online = parse_url("online", settings.online, ONLINE_SCHEMES)
     commands = parse_url("commands", settings.commands, COMMAND_SCHEMES)
     offline = parse_url("offline", settings.offline, OFFLINE_SCHEMES)
-    kafka = kafka_url(settings.commands) if commands.scheme == "kafka" else None
-    examinations = [
-        examine_scylla(settings.online)
-        if online.scheme == "scylla"
-        else examine_embedded("online", online),
-        *([] if cache is None else [examine_cache(cache)]),
-        examine_embedded("commands", commands) if kafka is None else examine_kafka(kafka),
-        examine_embedded("offline", offline),
-    ]
+    cache = cache_of(settings)
+    examinations: list[Coroutine[Any, Any, list[Finding]]] = []
+    # A client is imported for an engine in use only: each role installs only its extra.
+    if online.scheme == "scylla":
+        from headrace.cli.doctor_online import examine_scylla
+
+        examinations.append(examine_scylla(settings.online))
+    else:
+        examinations.append(examine_embedded("online", online))
+    if cache is not None:
+        from headrace.cli.doctor_cache import examine_cache
+
+        examinations.append(examine_cache(cache))
+    if commands.scheme == "kafka":
+        from headrace.cli.doctor_log import examine_kafka
+
+        examinations.append(examine_kafka(kafka_url(settings.commands)))
+    else:
+        examinations.append(examine_embedded("commands", commands))
+    examinations.append(examine_embedded("offline", offline))
     found = await asyncio.gather(*examinations)
     return [finding for part in found for finding in part]
 

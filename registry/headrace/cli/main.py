@@ -103,6 +103,20 @@ class CommandLine(click.Group):
         sys.exit(outcome if isinstance(outcome, int) else 0)
 
 
+EXTRAS: Final = {
+    "acsylla": "scylla",
+    "aiokafka": "kafka",
+    "duckdb": "offline",
+    "litestar": "gateway",
+    "prometheus_client": "gateway",
+    "pyarrow": "offline",
+    "redis": "redis",
+    "uvicorn": "gateway",
+    "uvloop": "gateway",
+}
+"""Packages of an engine or a role, and the extra that brings each."""
+
+
 def sentence(error: Exception) -> str:
     """One line for the terminal. Errors of ours say all that is needed; others are our mistake."""
     code = getattr(error, "code", None)
@@ -111,6 +125,12 @@ def sentence(error: Exception) -> str:
     if isinstance(error, OSError):
         place = f"`{error.filename}`: " if error.filename else ""
         return f"error: {place}{error.strerror or error}"
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+        extra = EXTRAS[error.name]
+        return (
+            f"error: this needs the Python package `{error.name}`, which is not installed; "
+            f"install `headrace[{extra}]`"
+        )
     return (
         f"error: unexpected {type(error).__name__}: {error}\n"
         "run `headrace --traceback ...` and report what it prints"

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from headrace.cli import main as frame
+from headrace.cli.main import sentence
 from headrace.registry.errors import SettingsError
 
 
@@ -106,3 +107,11 @@ def test_traceback_is_printed_when_asked_for(failing: dict[str, BaseException]) 
     failing["error"] = ZeroDivisionError()
     outcome = CliRunner().invoke(frame.main, ["--traceback", "version"])
     assert isinstance(outcome.exception, ZeroDivisionError)
+
+
+def test_a_client_that_is_not_installed_is_named_with_the_extra_that_brings_it() -> None:
+    error = ModuleNotFoundError("No module named 'redis'", name="redis")
+    assert sentence(error) == (
+        "error: this needs the Python package `redis`, which is not installed; "
+        "install `headrace[redis]`"
+    )
