@@ -50,6 +50,7 @@ class Stage:
 
     def __init__(self, servers: Servers, engine: ScyllaEngine, seed: int) -> None:
         self.servers = servers
+        self.engine = engine
         self.draw = random.Random(seed)
         self.document = document()
         self.catalog = Catalog(encode_document(self.document))
