@@ -36,6 +36,10 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+FIRST_LOOK_LIMIT_S = 2.0
+FIRST_LOOK_PAUSE_S = 0.05
+
+
 class ProducerAppender:
     """The gateway's `CommandAppender` over a command log's producer."""
 
@@ -112,7 +116,7 @@ class GatewayRole:
         """Serve on a bound socket until `stop`; returns when drained."""
         if self._late is not None:
             self._late.open()
-        await self._watcher.refresh()
+        await self._look_first()
         self._announce(listener)
         watching = None if self._shares_watcher else asyncio.create_task(self._watcher.run())
         try:
@@ -124,6 +128,23 @@ class GatewayRole:
                     await watching
             if self._late is not None:
                 await self._late.close()
+
+    async def _look_first(self) -> None:
+        """Look for the catalog before any caller is taken, for as long as a session needs to open.
+
+        A worker that replaces another shares its listening socket: it must not take callers from
+        its siblings before it can answer them. A store that is down is not waited for any longer.
+        """
+        loop = asyncio.get_running_loop()
+        give_up_s = loop.time() + FIRST_LOOK_LIMIT_S
+        await self._watcher.refresh()
+        while (
+            self._watcher.unreachable is not None
+            and not self._server.should_exit
+            and loop.time() < give_up_s
+        ):
+            await asyncio.sleep(FIRST_LOOK_PAUSE_S)
+            await self._watcher.refresh()
 
     def _announce(self, listener: socket.socket) -> None:
         host, port = listener.getsockname()[:2]
