@@ -112,6 +112,11 @@ class Deployment:
         fields = ["viewers", "title"]
         read = {"feature_group": "live::room-v1", "fields": fields, "keys": {"room_id": rooms}}
         status, answer = self.request("/v1/read", {"reads": [read]})
+        give_up_s = time.monotonic() + SOON_S
+        # Each worker finds a new catalog by itself, within a second of `apply`.
+        while answer.get("code") == "NO_CATALOG" and time.monotonic() < give_up_s:
+            time.sleep(LOOK_EVERY_S)
+            status, answer = self.request("/v1/read", {"reads": [read]})
         assert status == 200, answer
         rows: list[Any] = answer["results"][0]["rows"]
         return rows
