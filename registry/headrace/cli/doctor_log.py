@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError
 
 from headrace.cli.doctor_finding import Finding, judged
 from headrace.registry.cql import GC_GRACE_S
-from headrace.sync.logs.kafka_clients import REQUEST_LIMIT_MS, reason_of
+from headrace.sync.logs.kafka_clients import REQUEST_LIMIT_MS, reason_of, running
 
 if TYPE_CHECKING:
     from headrace.sync.logs.kafka_url import KafkaUrl
@@ -25,14 +25,12 @@ async def examine_kafka(url: KafkaUrl) -> list[Finding]:
     findings: list[Finding] = []
     admin: Any = AIOKafkaAdminClient(**url.client_options(), request_timeout_ms=REQUEST_LIMIT_MS)
     try:
-        await admin.start()
-        async for finding in _checks(admin, url):
-            findings.append(finding)  # noqa: PERF401 - those before a failure count
+        async with running(admin):
+            async for finding in _checks(admin, url):
+                findings.append(finding)  # noqa: PERF401 - those before a failure count
     except (KafkaError, OSError) as error:
         fix = "start the brokers, or mend the URL of `commands`"
         findings.append(_failed("reachable", f"{url.servers}: {reason_of(error)}", fix))
-    finally:
-        await admin.close()
     return findings
 
 

@@ -24,7 +24,13 @@ from aiokafka.errors import (
 from aiokafka.structs import ConsumerRecord
 
 from headrace.sync.errors import CommitRefused, LogUnavailable
-from headrace.sync.logs.kafka_clients import REQUEST_LIMIT_MS, reason_of, started, stopped
+from headrace.sync.logs.kafka_clients import (
+    REQUEST_LIMIT_MS,
+    reason_of,
+    running,
+    started,
+    stopped,
+)
 from headrace.sync.logs.kafka_dead_letters import KafkaDeadLetters
 from headrace.sync.logs.kafka_url import KafkaUrl
 from headrace.sync.ports import (
@@ -78,14 +84,12 @@ class KafkaCommandLog:
         client = AIOKafkaConsumer(name, **self._url.client_options(), enable_auto_commit=False)
         consumer = KafkaConsumer(self._url, topic=topic, group=group)
         try:
-            await client.start()  # Without a group it is given every partition of the topic.
-            places = list(client.assignment())
-            ends = await client.end_offsets(places)
-            starts = await client.beginning_offsets(places)
+            async with running(client):  # Without a group it is given all partitions.
+                places = list(client.assignment())
+                ends = await client.end_offsets(places)
+                starts = await client.beginning_offsets(places)
         except (KafkaError, OSError) as error:
             raise LogUnavailable(f"could not look at `{name}`: {reason_of(error)}") from error
-        finally:
-            await stopped(client.stop())
         try:
             committed = await consumer.committed(group)
         finally:
@@ -111,6 +115,7 @@ class KafkaProducer:
         self._url = url
         self._client: AIOKafkaProducer | None = None
         self._starting = asyncio.Lock()
+        self._endings: set[asyncio.Task[None]] = set()
 
     async def append(
         self, topic: Topic, records: Sequence[tuple[bytes, bytes]]
@@ -125,22 +130,29 @@ class KafkaProducer:
 
     async def send(self, topic: str, records: Sequence[tuple[bytes, bytes]]) -> list[Coordinates]:
         """The same by the topic's full name."""
+        client: AIOKafkaProducer | None = None
+        sent: list[asyncio.Future[Any]] = []
         try:
             async with asyncio.timeout(APPEND_LIMIT_MS / 1000):
                 client = await self._started()
-                sent = [await client.send(topic, value=value, key=key) for key, value in records]
+                for key, value in records:
+                    sent.append(await client.send(topic, value=value, key=key))
                 stored = await asyncio.gather(*sent)
         except (KafkaError, OSError, TimeoutError) as error:
-            await self._discard()
+            self._discard(client)
             raise LogUnavailable(
                 f"Kafka at `{self._url.servers}` did not acknowledge {len(records)} records on "
                 f"`{topic}`: {reason_of(error)}; nothing that was acknowledged is lost, send again"
             ) from error
+        finally:
+            for future in sent:
+                future.cancel()  # Nobody looks any more at those that are still open.
         return [Coordinates(topic, place.partition, place.offset) for place in stored]
 
     async def close(self) -> None:
         """Flush and close, within a limit: an idempotent producer would wait for ever."""
-        await self._discard()
+        self._discard(self._client)
+        await asyncio.gather(*self._endings)
 
     async def _started(self) -> AIOKafkaProducer:
         async with self._starting:
@@ -159,10 +171,18 @@ class KafkaProducer:
                 self._client = client
             return self._client
 
-    async def _discard(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            await stopped(client.stop())
+    def _discard(self, client: AIOKafkaProducer | None) -> None:
+        """Let a client end in the background: whoever waits for an append has waited enough.
+
+        A later append may have brought a new client, which stays.
+        """
+        if client is None:
+            return
+        if self._client is client:
+            self._client = None
+        ending = asyncio.create_task(stopped(client))
+        self._endings.add(ending)
+        ending.add_done_callback(self._endings.discard)
 
 
 class KafkaConsumer:
@@ -177,6 +197,7 @@ class KafkaConsumer:
         self._group = url.group(group)
         self._client: AIOKafkaConsumer | None = None
         self._admin: AIOKafkaAdminClient | None = None
+        self._starting = asyncio.Lock()
         self._settled = asyncio.Event()
         self._settled.set()
         self._turn = 0
@@ -264,37 +285,43 @@ class KafkaConsumer:
         client, self._client = self._client, None
         admin, self._admin = self._admin, None
         if client is not None:
-            await stopped(client.stop())
+            await stopped(client)
         if admin is not None:
-            await stopped(admin.close())
+            await stopped(admin)
 
     async def _started(self) -> AIOKafkaConsumer:
-        if self._client is None:
-            client = AIOKafkaConsumer(
-                **self._url.client_options(),
-                group_id=self._group,
-                enable_auto_commit=False,
-                auto_offset_reset="earliest",
-                fetch_max_bytes=FETCH_BYTES_MAX,
-                max_partition_fetch_bytes=RECORD_BYTES_MAX,
-                request_timeout_ms=REQUEST_LIMIT_MS,
-                session_timeout_ms=self._session_ms,
-                heartbeat_interval_ms=min(HEARTBEAT_MS, self._session_ms // 4),
-                rebalance_timeout_ms=REBALANCE_LIMIT_MS,
-            )
-            client.subscribe([self._topic], listener=_Drain(self._settled))
-            await started(client)
-            self._client = client
-        return self._client
+        async with self._starting:
+            if self._client is None:
+                client = self._member()
+                await started(client)
+                self._client = client
+            return self._client
+
+    def _member(self) -> AIOKafkaConsumer:
+        client = AIOKafkaConsumer(
+            **self._url.client_options(),
+            group_id=self._group,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            fetch_max_bytes=FETCH_BYTES_MAX,
+            max_partition_fetch_bytes=RECORD_BYTES_MAX,
+            request_timeout_ms=REQUEST_LIMIT_MS,
+            session_timeout_ms=self._session_ms,
+            heartbeat_interval_ms=min(HEARTBEAT_MS, self._session_ms // 4),
+            rebalance_timeout_ms=REBALANCE_LIMIT_MS,
+        )
+        client.subscribe([self._topic], listener=_Drain(self._settled))
+        return client
 
     async def _administration(self) -> AIOKafkaAdminClient:
-        if self._admin is None:
-            admin = AIOKafkaAdminClient(
-                **self._url.client_options(), request_timeout_ms=REQUEST_LIMIT_MS
-            )
-            await started(admin, admin.close)
-            self._admin = admin
-        return self._admin
+        async with self._starting:
+            if self._admin is None:
+                admin = AIOKafkaAdminClient(
+                    **self._url.client_options(), request_timeout_ms=REQUEST_LIMIT_MS
+                )
+                await started(admin)
+                self._admin = admin
+            return self._admin
 
     async def _fetch(
         self, client: AIOKafkaConsumer, rows_max: int, wait_ms: int

@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from headrace.sync.errors import LogUnavailable
-from headrace.sync.logs.kafka_clients import REQUEST_LIMIT_MS, reason_of, stopped
+from headrace.sync.logs.kafka_clients import REQUEST_LIMIT_MS, reason_of, running
 from headrace.sync.logs.kafka_url import KafkaUrl
 from headrace.sync.logs.partitions import REPLAY_GROUP
 from headrace.sync.ports import Coordinates, DeadLetter, PartitionId
@@ -46,35 +46,31 @@ class KafkaDeadLetters:
         """All letters that lie on the topic now, oldest first within a partition."""
         client = self._client(self._url.dead_letter_topic)
         try:
-            await client.start()  # Without a group it is given every partition of the topic.
-            places = sorted(client.assignment())
-            ends = await client.end_offsets(places)
-            for place in places:
-                while await client.position(place) < ends[place]:
-                    fetched = await client.getmany(place, timeout_ms=REQUEST_LIMIT_MS)
-                    for record in fetched.get(place, []):
-                        at = Coordinates(place.topic, place.partition, record.offset)
-                        yield at, msgspec.json.decode(record.value or b"", type=DeadLetter)
+            async with running(client):  # Without a group it is given all partitions.
+                places = sorted(client.assignment())
+                ends = await client.end_offsets(places)
+                for place in places:
+                    while await client.position(place) < ends[place]:
+                        fetched = await client.getmany(place, timeout_ms=REQUEST_LIMIT_MS)
+                        for record in fetched.get(place, []):
+                            at = Coordinates(place.topic, place.partition, record.offset)
+                            yield at, msgspec.json.decode(record.value or b"", type=DeadLetter)
         except (KafkaError, OSError) as error:
             raise self._unavailable("read dead letters", error) from error
-        finally:
-            await stopped(client.stop())
 
     async def replayed(self) -> dict[PartitionId, int]:
         """Next offsets to replay."""
         client = self._client(group_id=self._url.group(REPLAY_GROUP))
+        marks = {}
         try:
-            await client.start()
-            client.assign(await self._places())
-            marks = {}
-            for place in sorted(client.assignment()):
-                committed = await client.committed(place)
-                if committed is not None:
-                    marks[place.topic, place.partition] = committed
+            async with running(client):
+                client.assign(await self._places())
+                for place in sorted(client.assignment()):
+                    committed = await client.committed(place)
+                    if committed is not None:
+                        marks[place.topic, place.partition] = committed
         except (KafkaError, OSError) as error:
             raise self._unavailable("read the replay mark", error) from error
-        finally:
-            await stopped(client.stop())
         return marks
 
     async def mark_replayed(self, offsets: Mapping[PartitionId, int]) -> None:
@@ -87,13 +83,11 @@ class KafkaDeadLetters:
             return
         client = self._client(group_id=self._url.group(REPLAY_GROUP))
         try:
-            await client.start()
-            client.assign(list(ahead))  # By hand: a mark needs no membership and no rebalance.
-            await client.commit(ahead)
+            async with running(client):
+                client.assign(list(ahead))  # By hand: a mark needs no membership and no rebalance.
+                await client.commit(ahead)
         except (KafkaError, OSError) as error:
             raise self._unavailable("keep the replay mark", error) from error
-        finally:
-            await stopped(client.stop())
 
     async def close(self) -> None:
         """Close the producer behind it."""
@@ -111,12 +105,8 @@ class KafkaDeadLetters:
 
     async def _places(self) -> list[TopicPartition]:
         """Partitions of the topic: a client without a group is given them all."""
-        client = self._client(self._url.dead_letter_topic)
-        try:
-            await client.start()
+        async with running(self._client(self._url.dead_letter_topic)) as client:
             return sorted(client.assignment())
-        finally:
-            await stopped(client.stop())
 
     def _unavailable(self, act: str, error: Exception) -> LogUnavailable:
         return LogUnavailable(f"could not {act} at `{self._url.servers}`: {reason_of(error)}")

@@ -8,6 +8,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from headrace.sync.errors import LogUnavailable
+from headrace.sync.logs.kafka_clients import running
 from headrace.sync.logs.kafka_url import RETENTION_MS, KafkaUrl
 
 DEAD_LETTER_PARTITIONS = 1
@@ -27,23 +28,23 @@ async def create_topics(url: KafkaUrl) -> list[str]:
     }
     settings = {"cleanup.policy": "delete", "retention.ms": str(RETENTION_MS)}
     try:
-        await admin.start()
-        present = set(await admin.list_topics())
-        missing = [
-            NewTopic(name, partitions, url.replication, topic_configs=settings)
-            for name, partitions in wanted.items()
-            if name not in present
-        ]
-        if missing:
-            answer: Any = await admin.create_topics(missing)
-            for name, code, *message in answer.topic_errors:
-                kind = for_code(code)
-                if code != 0 and kind is not TopicAlreadyExistsError:
-                    raise LogUnavailable(
-                        f"creating topic `{name}` failed: {kind.__name__} {message}"
-                    )
+        async with running(admin):
+            present = set(await admin.list_topics())
+            missing = [
+                NewTopic(name, partitions, url.replication, topic_configs=settings)
+                for name, partitions in wanted.items()
+                if name not in present
+            ]
+            if missing:
+                _check(await admin.create_topics(missing))
     except (KafkaError, OSError) as error:
         raise LogUnavailable(f"could not create topics at `{url.servers}`: {error}") from error
-    finally:
-        await admin.close()
     return [topic.name for topic in missing]
+
+
+def _check(answer: Any) -> None:
+    """Raise `LogUnavailable` for a topic that is not there after all."""
+    for name, code, *message in answer.topic_errors:
+        kind = for_code(code)
+        if code != 0 and kind is not TopicAlreadyExistsError:
+            raise LogUnavailable(f"creating topic `{name}` failed: {kind.__name__} {message}")

@@ -5,13 +5,16 @@ from __future__ import annotations
 import shutil
 import struct
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from headrace.loadtest.servers.cache import cached, java, maven_jars
 from headrace.loadtest.servers.process import Server, ServerFailed, ask, free_port
 
 VERSION = "4.1.1"
 HERE = Path(__file__).parent
+NO_PROPERTIES: Mapping[str, str] = MappingProxyType({})
 CLUSTER_ID = "AAAAAAAAAAAAAAAAAAAAAQ"
 
 # ApiVersions v0 with client id "x" (Kafka protocol guide); bytes 8-9 of the answer: error code.
@@ -19,15 +22,20 @@ API_VERSIONS_BODY = struct.pack(">hhih", 18, 0, 1, 1) + b"x"
 API_VERSIONS = struct.pack(">i", len(API_VERSIONS_BODY)) + API_VERSIONS_BODY
 
 
-def start_kafka(folder: Path, *, port: int | None = None) -> Server:
-    """Start one node with its data under `folder`; ready when it answers ApiVersions."""
+def start_kafka(
+    folder: Path, *, port: int | None = None, properties: Mapping[str, str] = NO_PROPERTIES
+) -> Server:
+    """Start one node with its data under `folder`; ready when it answers ApiVersions.
+
+    `properties` are added to the broker's, or take the place of those of the same name.
+    """
     broker = port or free_port()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tmp").mkdir(exist_ok=True)
     if not (folder / "logs").exists():
         shutil.copytree(_formatted_logs(), folder / "logs")
-    properties = _write_properties(folder, broker=broker)
-    argv = [*_java_argv(folder), "kafka.Kafka", str(properties)]
+    written = _write_properties(folder, broker=broker, properties=properties)
+    argv = [*_java_argv(folder), "kafka.Kafka", str(written)]
 
     def ready() -> bool:
         answer = ask(broker, API_VERSIONS, answer_bytes=10)
@@ -48,8 +56,12 @@ def _java_argv(folder: Path) -> list[str]:
     ]
 
 
-def _write_properties(folder: Path, *, broker: int) -> Path:
+def _write_properties(
+    folder: Path, *, broker: int, properties: Mapping[str, str] = NO_PROPERTIES
+) -> Path:
     text = (HERE / "server.properties").read_text()
+    lines = [line for line in text.splitlines() if line.partition("=")[0] not in properties]
+    text = "\n".join([*lines, *(f"{name}={value}" for name, value in properties.items()), ""])
     for word, value in (("FOLDER", str(folder)), ("BROKER", broker), ("CONTROLLER", free_port())):
         text = text.replace(f"@{word}@", str(value))
     path = folder / "server.properties"
