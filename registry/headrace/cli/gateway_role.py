@@ -6,19 +6,18 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 from prometheus_client import CollectorRegistry
 
 from headrace.cli.lmdb import LmdbEngine
+from headrace.cli.log_appender import LogAppender
 from headrace.codec import ReadEngine
 from headrace.gateway.app import Ports, create_app
 from headrace.gateway.catalog_in_force import CatalogInForce
-from headrace.gateway.errors import LogUnavailable
 from headrace.gateway.limits import Limits
-from headrace.gateway.ports import Appended, PartState
+from headrace.gateway.ports import PartState
 from headrace.gateway.serve import GatewayServer
 from headrace.gateway.stores.lmdb_reads import LmdbReads
 from headrace.registry.settings import GatewaySettings
@@ -38,23 +37,6 @@ def now_ms() -> int:
 
 FIRST_LOOK_LIMIT_S = 2.0
 FIRST_LOOK_PAUSE_S = 0.05
-
-
-class ProducerAppender:
-    """The gateway's `CommandAppender` over a command log's producer."""
-
-    def __init__(self, producer: CommandProducer) -> None:
-        self._producer = producer
-
-    async def append(self, records: Sequence[tuple[bytes, bytes]]) -> Sequence[Appended]:
-        """Append to the real-time topic; raises the gateway's `LogUnavailable`."""
-        from headrace.sync import errors
-
-        try:
-            places = await self._producer.append("realtime", records)
-        except errors.LogUnavailable as error:
-            raise LogUnavailable(f"the command log cannot be reached: {error}") from None
-        return [Appended(place.topic, place.partition, place.offset) for place in places]
 
 
 class GatewayRole:
@@ -82,6 +64,7 @@ class GatewayRole:
         self._watcher.subscribe(lambda live: engine.install(live.compiled))
         self._watcher.subscribe(lambda live: in_force.install(live.compiled, live.document))
         self._late: StoreReads | None = None
+        self._appender = None if producer is None else LogAppender(producer)
         at_once = LmdbReads(engine, online.store) if isinstance(online, LmdbEngine) else None
         if not isinstance(online, LmdbEngine):
             from headrace.gateway.cached.reads import StoreReads
@@ -96,7 +79,7 @@ class GatewayRole:
             in_force=in_force,
             clock=now_ms,
             envelope_schema=ReadEngine.envelope_schema(),
-            appender=None if producer is None else ProducerAppender(producer),
+            appender=self._appender,
             inspector=online.inspector(),
             metrics=metrics or CollectorRegistry(),
             parts=self._parts,
@@ -106,7 +89,10 @@ class GatewayRole:
 
     def _parts(self) -> list[PartState]:
         caches = [] if self._late is None else self._late.parts()
-        return [PartState("online store", self._watcher.unreachable), *caches]
+        parts = [PartState("online store", self._watcher.unreachable), *caches]
+        if self._appender is not None:
+            parts.append(PartState("command log", self._appender.problem))
+        return parts
 
     def stop(self) -> None:
         """Unready at once, then drain."""
@@ -118,14 +104,16 @@ class GatewayRole:
             self._late.open()
         await self._look_first()
         self._announce(listener)
-        watching = None if self._shares_watcher else asyncio.create_task(self._watcher.run())
+        watching = [] if self._shares_watcher else [asyncio.create_task(self._watcher.run())]
+        if self._appender is not None:
+            watching.append(asyncio.create_task(self._appender.watch()))
         try:
             await self._server.serve_on(listener)
         finally:
-            if watching is not None:
-                watching.cancel()
+            for task in watching:
+                task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
-                    await watching
+                    await task
             if self._late is not None:
                 await self._late.close()
 

@@ -59,6 +59,10 @@ class CommandProducer(Protocol):
         """
         ...
 
+    async def reach(self) -> None:
+        """Return once the log answers; raises `LogUnavailable` when it does not within moments."""
+        ...
+
     async def close(self) -> None: ...
 
 

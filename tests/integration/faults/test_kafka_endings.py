@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from own_kafka import frozen, killed
 
-from headrace.loadtest.servers import Server, start_kafka
+from headrace.loadtest.servers import Server
 from headrace.sync.errors import LogUnavailable
 from headrace.sync.logs import kafka
 from headrace.sync.logs.kafka import KafkaCommandLog
@@ -18,42 +19,14 @@ from headrace.sync.logs.kafka_topics import create_topics
 from headrace.sync.logs.kafka_url import KafkaUrl
 
 RECORDS = [(b"key", b"value")]
-RESTARTS_SOON = {"broker.session.timeout.ms": "1000", "broker.heartbeat.interval.ms": "200"}
-"""A controller takes a broker back once the one that was killed is known to be gone."""
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Generator[Server]:
-    """A broker of this file alone, since its tests freeze and kill it."""
-    server = start_kafka(tmp_path_factory.mktemp("kafka"), properties=RESTARTS_SOON)
-    yield server
-    server.stop()
 
 
 @pytest.fixture
-async def url(broker: Server) -> KafkaUrl:
+async def url(own_kafka: Server) -> KafkaUrl:
     prefix = f"endings_{uuid.uuid4().hex[:12]}"
-    made = KafkaUrl.parse(f"kafka://{broker.host}:{broker.port}?prefix={prefix}&partitions=1")
+    made = KafkaUrl.parse(f"kafka://{own_kafka.host}:{own_kafka.port}?prefix={prefix}&partitions=1")
     await create_topics(made)
     return made
-
-
-@contextlib.contextmanager
-def frozen(broker: Server) -> Generator[None]:
-    broker.freeze()
-    try:
-        yield
-    finally:
-        broker.resume()
-
-
-@contextlib.contextmanager
-def killed(broker: Server) -> Generator[None]:
-    broker.stop()
-    try:
-        yield
-    finally:
-        broker.start()
 
 
 def connections_to(port: int) -> int:
@@ -67,19 +40,19 @@ def connections_to(port: int) -> int:
     )
 
 
-async def leaves_nothing(broker: Server, act: Callable[[], Awaitable[object]]) -> None:
-    """Run `act`; then this process has no task more and no connection to the broker."""
+async def leaves_nothing(own_kafka: Server, act: Callable[[], Awaitable[object]]) -> None:
+    """Run `act`; then this process has no task more and no connection to the own_kafka."""
     await asyncio.sleep(0)
     before = asyncio.all_tasks()
     await act()
     await asyncio.sleep(0)  # Transports close their sockets at the next turn of the loop.
     assert asyncio.all_tasks() == before
-    assert connections_to(broker.port) == 0
+    assert connections_to(own_kafka.port) == 0
 
 
 @pytest.mark.parametrize("strike", [frozen, killed], ids=["frozen", "killed"])
 async def test_a_producer_that_was_given_up_has_no_task_and_no_connection(
-    broker: Server,
+    own_kafka: Server,
     url: KafkaUrl,
     monkeypatch: pytest.MonkeyPatch,
     strike: Callable[[Server], contextlib.AbstractContextManager[None]],
@@ -90,17 +63,17 @@ async def test_a_producer_that_was_given_up_has_no_task_and_no_connection(
     async def give_up() -> None:
         producer = log.producer()
         await producer.append("realtime", RECORDS)
-        with strike(broker):
+        with strike(own_kafka):
             with pytest.raises(LogUnavailable, match="did not acknowledge 1 records"):
                 await producer.append("realtime", RECORDS)
             await log.close()
 
-    await leaves_nothing(broker, give_up)
+    await leaves_nothing(own_kafka, give_up)
 
 
 @pytest.mark.parametrize("strike", [frozen, killed], ids=["frozen", "killed"])
 async def test_a_consumer_closed_without_its_broker_has_no_task_and_no_connection(
-    broker: Server,
+    own_kafka: Server,
     url: KafkaUrl,
     strike: Callable[[Server], contextlib.AbstractContextManager[None]],
 ) -> None:
@@ -111,32 +84,32 @@ async def test_a_consumer_closed_without_its_broker_has_no_task_and_no_connectio
         consumer = log.consumer("realtime", "readers")
         assert await consumer.poll(rows_max=1, wait_ms=10_000)
         await consumer.committed("readers")
-        with strike(broker):
+        with strike(own_kafka):
             await log.close()
 
-    await leaves_nothing(broker, give_up)
+    await leaves_nothing(own_kafka, give_up)
 
 
 async def test_whoever_is_cancelled_while_closing_still_closes(
-    broker: Server, url: KafkaUrl
+    own_kafka: Server, url: KafkaUrl
 ) -> None:
     log = KafkaCommandLog(url)
 
     async def give_up() -> None:
         consumer = log.consumer("realtime", "readers")
         await consumer.poll(rows_max=1, wait_ms=1)
-        with frozen(broker):
+        with frozen(own_kafka):
             closing = asyncio.create_task(consumer.close())
             await asyncio.sleep(0)
             closing.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await closing
 
-    await leaves_nothing(broker, give_up)
+    await leaves_nothing(own_kafka, give_up)
 
 
 async def test_whoever_is_cancelled_while_starting_leaves_nothing(
-    broker: Server, url: KafkaUrl
+    own_kafka: Server, url: KafkaUrl
 ) -> None:
     log = KafkaCommandLog(url)
 
@@ -150,4 +123,4 @@ async def test_whoever_is_cancelled_while_starting_leaves_nothing(
                 await starting
         await log.close()
 
-    await leaves_nothing(broker, give_up)
+    await leaves_nothing(own_kafka, give_up)

@@ -83,6 +83,8 @@ class Log:
         self.fuse.cross()
         return []
 
+    async def reach(self) -> None: ...
+
     async def close(self) -> None: ...
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -48,6 +49,10 @@ LINGER_MS = 5
 BATCH_BYTES = 128 * 1024
 RECORD_BYTES_MAX = 4 * 1024 * 1024
 FETCH_BYTES_MAX = 16 * 1024 * 1024
+LOOK_LIMIT_MS = 2_000
+"""How long a broker may take to show that it is there."""
+QUIET_LIMIT_S = 5.0
+"""How long nothing may come from a topic until its brokers are asked whether they are there."""
 SESSION_LIMIT_MS = 10_000
 """How long a silent member keeps its partitions."""
 HEARTBEAT_MS = 1_000
@@ -149,6 +154,20 @@ class KafkaProducer:
                 future.cancel()  # Nobody looks any more at those that are still open.
         return [Coordinates(topic, place.partition, place.offset) for place in stored]
 
+    async def reach(self) -> None:
+        """Ask a broker for the cluster as it is now."""
+        try:
+            async with asyncio.timeout(LOOK_LIMIT_MS / 1000):
+                client = await self._started()
+                answered = await client.client.force_metadata_update()
+        except (KafkaError, OSError) as error:
+            raise self._silent(reason_of(error)) from error
+        if not answered:
+            raise self._silent("no broker tells where the topics are")
+
+    def _silent(self, reason: str) -> LogUnavailable:
+        return LogUnavailable(f"Kafka at `{self._url.servers}` does not answer: {reason}")
+
     async def close(self) -> None:
         """Flush and close, within a limit: an idempotent producer would wait for ever."""
         self._discard(self._client)
@@ -201,6 +220,7 @@ class KafkaConsumer:
         self._settled = asyncio.Event()
         self._settled.set()
         self._turn = 0
+        self._heard_s = time.monotonic()
 
     async def poll(
         self, *, rows_max: int, wait_ms: int, bytes_max: int = BATCH_BYTES_MAX
@@ -210,6 +230,10 @@ class KafkaConsumer:
         try:
             client = await self._started()
             fetched = await self._fetch(client, rows_max, wait_ms)
+            if fetched:
+                self._heard_s = time.monotonic()
+            elif time.monotonic() - self._heard_s > QUIET_LIMIT_S:
+                await self._look(client)
         except (KafkaError, OSError) as error:
             raise self._unavailable("poll", error) from error
         records = self._within(client, fetched, bytes_max)
@@ -344,6 +368,13 @@ class KafkaConsumer:
             waited = await client.getmany(timeout_ms=wait_ms, max_records=rows_max)
             records = [record for batch in waited.values() for record in batch]
         return records
+
+    async def _look(self, client: AIOKafkaConsumer) -> None:
+        """Find out why nothing comes: aiokafka goes on by itself and never says that it cannot."""
+        places = list(client.assignment())
+        async with asyncio.timeout(LOOK_LIMIT_MS / 1000):
+            await (client.end_offsets(places) if places else client.topics())
+        self._heard_s = time.monotonic()
 
     def _within(
         self, client: AIOKafkaConsumer, fetched: list[ConsumerRecord[bytes, bytes]], bytes_max: int

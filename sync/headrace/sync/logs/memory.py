@@ -78,6 +78,9 @@ class MemoryProducer:
             self._log.appended.notify_all()
         return placed
 
+    async def reach(self) -> None:
+        """Memory is always there."""
+
     async def close(self) -> None:
         """Nothing to do."""
 

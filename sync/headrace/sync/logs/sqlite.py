@@ -153,6 +153,9 @@ class SqliteProducer:
             return []
         return await self._writing.append(topic, records)
 
+    async def reach(self) -> None:
+        """Nothing to wait for: the file was opened before there was a producer."""
+
     async def close(self) -> None:
         """Nothing to do: what `append` returned for is durable."""
 
