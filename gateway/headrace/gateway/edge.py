@@ -42,14 +42,15 @@ class Edge:
             await self._inner(scope, receive, send)
             return
         exchange = _Exchange(scope, receive, send, self._lane, self._in_force.generation_text)
-        refused = _refused(scope) or self._shed()
+        refused = _refused(scope) or self._shed(scope)
         if refused is None:
             await self._inner(scope, exchange.receive, exchange.send)
         else:
             await _answer(refused, scope, exchange.send)
 
-    def _shed(self) -> GatewayError | None:
-        if self._lane.overloaded:
+    def _shed(self, scope: HTTPScope) -> GatewayError | None:
+        """What carries no body goes on, so that health and metrics can be asked for."""
+        if self._lane.overloaded and scope["method"] == "POST":
             return Overloaded("this gateway holds as many unfinished requests as it may")
         return None
 

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from fault_proxy import (
@@ -303,3 +304,40 @@ def test_a_request_waits_for_a_slow_cache_up_to_the_limit_of_its_link(
     with asyncio.Runner(loop_factory=StandingClock) as runner:
         waited_s = runner.run(_wait_for_the_cache_s(cassandra_server, valkey, fault))
     assert waited_s <= REPLY_LIMIT_S + 2 * WATCH_INTERVAL_S
+
+
+async def _serve_across_a_pause(server: Server, valkey: Server) -> int:
+    """How often the breaker opens when this loop, and not the cache, stands still for a second."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, StandingClock)
+
+    async def run(task: asyncio.Task[Any]) -> None:
+        while not task.done():
+            loop.now_s += 0.000_01
+            await asyncio.sleep(0)
+
+    async with (
+        open_store(server) as store,
+        FaultProxy(valkey.host, valkey.port, framing=resp_reply_end) as proxy,
+        AsyncExitStack() as stack,
+    ):
+        await store.write(command(1, level=1, name="x"))
+        url = CacheUrl.parse(f"redis://127.0.0.1:{proxy.port}/0?epoch={uuid.uuid4().int % 2**31}")
+        opening = asyncio.create_task(stack.enter_async_context(open_gateway(store, url)))
+        await run(opening)
+        gateway = opening.result()
+        proxy.fault = Delay(ms=10)
+        reading = asyncio.create_task(gateway.rows(1))
+        for _ in range(3):  # Submitted in the first turn, sent by the end of the second.
+            await asyncio.sleep(0)
+        loop.now_s += 1.0
+        await run(reading)
+        assert reading.result() == [[1, "x"]]
+        return gateway.reads.counters()["breaker_opened"]
+
+
+def test_a_cache_is_not_left_for_the_time_that_nobody_listened(
+    cassandra_server: Server, valkey: Server
+) -> None:
+    with asyncio.Runner(loop_factory=StandingClock) as runner:
+        assert runner.run(_serve_across_a_pause(cassandra_server, valkey)) == 0

@@ -60,7 +60,11 @@ class CacheLink(asyncio.Protocol):
         self._greeted = b""
         self._flushing = False
         self._sent: deque[tuple[int, float]] = deque()
+        """Replies that had come once all sent so far are answered, and when they are overdue."""
         self._watch: asyncio.TimerHandle | None = None
+        self._watch_due_s = 0.0
+        self._deaf_s = 0.0
+        """How long this loop did not listen when it should have, in all."""
         self._lost = asyncio.Event()
 
     async def run(self) -> None:
@@ -158,21 +162,28 @@ class CacheLink(asyncio.Protocol):
             return
         self._write(queued)
         answered, owed = self._reads.progress(self._position)
-        self._sent.append((answered + owed, self._loop.time()))
+        now_s = self._loop.time()
+        self._sent.append((answered + owed, now_s + REPLY_LIMIT_S - self._deaf_s))
         if self._watch is None:
-            self._watch = self._loop.call_later(WATCH_INTERVAL_S, self._look)
+            self._watch_again(now_s)
 
     def _look(self) -> None:
-        """Leave a node whose oldest reply is overdue."""
+        """Leave a node whose oldest reply is overdue; what we were too busy to hear is not."""
         self._watch = None
+        now_s = self._loop.time()
+        self._deaf_s += max(0.0, now_s - self._watch_due_s)
         answered, owed = self._reads.progress(self._position)
         while self._sent and self._sent[0][0] <= answered:
             self._sent.popleft()
         if not self.up or owed == 0:
             return
-        if self._sent and self._loop.time() - self._sent[0][1] > REPLY_LIMIT_S:
+        if self._sent and now_s - self._deaf_s > self._sent[0][1]:
             self._leave(f"no reply within {REPLY_LIMIT_S * 1000:.0f} ms")
             return
+        self._watch_again(now_s)
+
+    def _watch_again(self, now_s: float) -> None:
+        self._watch_due_s = now_s + WATCH_INTERVAL_S
         self._watch = self._loop.call_later(WATCH_INTERVAL_S, self._look)
 
     def _leave(self, reason: str) -> None:

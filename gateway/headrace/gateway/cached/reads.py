@@ -25,8 +25,11 @@ from headrace.codec import (
 )
 from headrace.gateway.cached.flights import Asked, Block, Flight, Flights
 from headrace.gateway.cached.link import Links, Outcome
+from headrace.gateway.cached.pace import Pace
 from headrace.gateway.catalog_in_force import CatalogInForce
+from headrace.gateway.errors import Overloaded, refusal_of
 from headrace.gateway.ports import Cells, Clock, PartState, RowReader
+from headrace.gateway.responses import PreparedRefusal
 from headrace.registry.cache_url import CacheUrl
 
 logger = logging.getLogger(__name__)
@@ -40,7 +43,26 @@ JITTER = 0.1
 ROUNDS_MAX = 3
 """Tries of a request at a row whose first read proved nothing; the last asks the store alone."""
 
+CACHE_WAIT_S = 0.010
+"""How long a request may wait for the cache's replies and for us to read them; more are refused."""
+STORE_WAIT_SHARE = 0.25
+"""The part of its deadline that a miss may wait for those before it; beyond it is unavailable."""
+CACHED_WEIGHT_LEAST = 16_384
+STORE_KEYS_LEAST = 256
+"""What keeps either stage busy: less is never refused."""
+REQUEST_WEIGHT = 100
+"""A request costs about as much as so many more bytes of body: measured from 1 to 1,000 keys."""
+OVERLOADED = PreparedRefusal(
+    refusal_of(
+        Overloaded("this gateway is asked for more than it can answer in time"),
+        method="POST",
+        path="",
+    )
+)
+
 Deliver = Callable[[bytes], None]
+Wanted = tuple[int, bytes, int | None, int]
+"""Slot, key, events of a History, and cache ttl in ms."""
 
 
 class Asking(msgspec.Struct):
@@ -80,6 +102,9 @@ class StoreReads:
         self._reads = CachedReads(engine, placement, local_bytes_max=LOCAL_BYTES_MAX)
         self._links = Links(self._reads, cache, self._deliver, clock) if cache else None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._cache_pace = Pace(least=CACHED_WEIGHT_LEAST)
+        self._store_pace = Pace(least=STORE_KEYS_LEAST)
+        self._refused = self._shed = 0
         self._flights = Flights(rows, self._links, placement, self._spawn)
         self._asking: dict[int, Asking] = {}
         self._token = 0
@@ -102,7 +127,11 @@ class StoreReads:
         self, body: bytes, accept: int, request_id: bytes, *, keep_alive: bool, deliver: Deliver
     ) -> bytes | None:
         """The response, or None when `deliver` is called with it later, exactly once."""
-        due_s = self._loop.time() + self._default_deadline_s
+        now_s = self._loop.time()
+        pace = self._cache_pace
+        if pace.under_way >= CACHED_WEIGHT_LEAST and not pace.admits(now_s, CACHE_WAIT_S):
+            return self._refuse(request_id, keep_alive=keep_alive)
+        due_s = now_s + self._default_deadline_s
         started_ns = perf_counter_ns()
         asking = Asking(body, accept, request_id, keep_alive, deliver, due_s, started_ns)
         response = self._start(asking)
@@ -116,6 +145,8 @@ class StoreReads:
         counters |= {f"cache_{name}": total for name, total in self._reads.counters().items()}
         counters |= msgspec.structs.asdict(self._flights.counters)
         counters["keys_under_way"] = self._flights.under_way
+        counters["reads_refused"] = self._refused
+        counters["misses_refused"] = self._shed
         if self._links is not None:
             counters["cache_nodes_up"] = sum(link.up for link in self._links.nodes)
             counters["cache_scripts_refused"] = self._links.scripts_refused
@@ -133,6 +164,14 @@ class StoreReads:
         links = self._links.nodes if self._links is not None else []
         return [link.node.name for link in links if not link.up]
 
+    def _refuse(self, request_id: bytes, *, keep_alive: bool) -> bytes:
+        self._refused += 1
+        self.observe(0, b"503")
+        generation = self._in_force.generation_text
+        return OVERLOADED.response(
+            request_id=request_id, generation=generation, keep_alive=keep_alive
+        )
+
     def _start(self, asking: Asking) -> bytes | None:
         self._token += 1
         token = self._token
@@ -147,6 +186,7 @@ class StoreReads:
         )
         if outcome is None:
             self._asking[token] = asking
+            self._cache_pace.begin(len(asking.body) + REQUEST_WEIGHT)
             if self._links is not None:
                 self._links.flush_soon()
             return None
@@ -157,6 +197,8 @@ class StoreReads:
 
     def _deliver(self, token: int, outcome: Outcome) -> None:
         asking = self._asking.pop(token)
+        elapsed_ns = perf_counter_ns() - asking.started_ns
+        self._cache_pace.end(len(asking.body) + REQUEST_WEIGHT, elapsed_ns)
         if isinstance(outcome, bytes):
             self._answer(asking, outcome)
         elif isinstance(outcome, PendingRead):
@@ -169,25 +211,33 @@ class StoreReads:
         asking.deliver(response)
 
     def _miss(self, asking: Asking, pending: PendingRead) -> None:
-        if self._flights.under_way > KEYS_UNDER_WAY_MAX:
-            self._loop.call_soon(self._answer, asking, pending.finish())
-        else:
-            self._spawn(self._finish(asking, pending))
-
-    async def _finish(self, asking: Asking, pending: PendingRead) -> None:
-        """Read what is missing until the deadline, then answer with what there is."""
+        now_s = self._loop.time()
         if pending.deadline_ms is not None:
-            spare_s = pending.deadline_ms / 1000 - self._default_deadline_s
-            asking.due_s += spare_s
-        stale = False
+            asking.due_s += pending.deadline_ms / 1000 - self._default_deadline_s
+        wait_s = (asking.due_s - now_s) * STORE_WAIT_SHARE
+        if self._store_pace.admits(now_s, wait_s) and self._flights.under_way < KEYS_UNDER_WAY_MAX:
+            wanted = pending.wanted()
+            self._store_pace.begin(len(wanted))
+            self._spawn(self._finish(asking, pending, wanted))
+        else:
+            self._shed += 1
+            self._loop.call_soon(self._answer, asking, pending.finish())
+
+    async def _finish(self, asking: Asking, pending: PendingRead, wanted: list[Wanted]) -> None:
+        """Read what is missing until the deadline, then answer with what there is."""
+        began_ns = perf_counter_ns()
+        stale = in_time = False
         try:
             async with asyncio.timeout_at(asking.due_s):
-                await self._read_missing(pending, self._in_force.catalog, asking.due_s)
+                await self._read_missing(pending, wanted, self._in_force.catalog, asking.due_s)
+            in_time = True
         except TimeoutError:
             pass  # Rows still wanted are UNAVAILABLE: past the deadline (semantics 11).
         except StaleCatalog:
             stale = True
         finally:
+            elapsed_ns = perf_counter_ns() - began_ns
+            self._store_pace.end(len(wanted), elapsed_ns, finished=in_time)
             # Whatever went wrong, the caller gets an answer.
             if not stale:
                 self._answer(asking, pending.finish())
@@ -202,9 +252,12 @@ class StoreReads:
         if response is not None:
             self._answer(asking, response)
 
-    async def _read_missing(self, pending: PendingRead, catalog: Catalog, due_s: float) -> None:
+    async def _read_missing(
+        self, pending: PendingRead, wanted: list[Wanted], catalog: Catalog, due_s: float
+    ) -> None:
         for rounds in range(1, ROUNDS_MAX + 1):
-            wanted = pending.wanted()
+            if rounds > 1:
+                wanted = pending.wanted()
             if not wanted or self._loop.time() >= due_s:
                 return
             asked = [Asked(key, events, ttl > 0) for _, key, events, ttl in wanted]
