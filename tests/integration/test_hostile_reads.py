@@ -116,7 +116,10 @@ GOOD = {
 }
 
 
-@pytest.mark.parametrize("accept", ["application/json", "application/vnd.headrace.avro"])
+@pytest.mark.parametrize(
+    "accept",
+    ["application/json", "application/vnd.headrace.avro", "application/vnd.apache.arrow.stream"],
+)
 @pytest.mark.parametrize("body", GOOD.values(), ids=GOOD)
 async def test_the_lane_and_its_twin_make_equal_bytes(port: int, body: bytes, accept: str) -> None:
     lane, twin = await connect(port), await connect(port)

@@ -83,6 +83,7 @@ async def test_the_read_route_describes_every_status_it_can_answer_with(url: str
         "200", "400", "403", "404", "406", "408", "413", "415", "503",
     }  # fmt: skip
     assert "application/vnd.headrace.avro" in read["responses"]["200"]["content"]
+    assert "application/vnd.apache.arrow.stream" in read["responses"]["200"]["content"]
     assert {"reads"} == set(
         read["requestBody"]["content"]["application/json"]["schema"]["oneOf"][0]["required"]
     )

@@ -7,12 +7,17 @@ import re
 import secrets
 from typing import TypeVar
 
-from headrace.gateway.ports import ACCEPT_AVRO, ACCEPT_JSON
+from headrace.gateway.ports import ACCEPT_ARROW, ACCEPT_AVRO, ACCEPT_JSON
 
 JSON_TYPE = b"application/json"
 AVRO_TYPE = b"application/vnd.headrace.avro"
+ARROW_TYPE = b"application/vnd.apache.arrow.stream"
 
-OFFERS: dict[int, bytes] = {ACCEPT_JSON: JSON_TYPE, ACCEPT_AVRO: AVRO_TYPE}
+OFFERS: dict[int, bytes] = {
+    ACCEPT_JSON: JSON_TYPE,
+    ACCEPT_AVRO: AVRO_TYPE,
+    ACCEPT_ARROW: ARROW_TYPE,
+}
 
 Meaning = TypeVar("Meaning")
 

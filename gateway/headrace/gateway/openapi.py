@@ -13,7 +13,7 @@ from litestar.openapi.spec.header import OpenAPIHeader
 from litestar.openapi.spec.response import OpenAPIResponse
 
 from headrace.gateway.errors import PROBLEM_TYPE, Problem
-from headrace.gateway.negotiation import AVRO_TYPE, JSON_TYPE
+from headrace.gateway.negotiation import ARROW_TYPE, AVRO_TYPE, JSON_TYPE
 from headrace.gateway.wire import Shape
 
 PROBLEMS: dict[int, str] = {
@@ -207,6 +207,9 @@ class ReadOperation(Operation):
                 JSON_TYPE.decode(): OpenAPIMediaType(schema=_read_answer()),
                 AVRO_TYPE.decode(): OpenAPIMediaType(
                     schema=_text("an Avro envelope, see `/v1/schemas/read-response`")
+                ),
+                ARROW_TYPE.decode(): OpenAPIMediaType(
+                    schema=_text("an Arrow IPC stream of one record batch, see `docs/formats.md`")
                 ),
             },
             headers={

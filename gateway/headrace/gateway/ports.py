@@ -17,6 +17,7 @@ ACCEPT_JSON = 0
 ACCEPT_AVRO = 1
 ACCEPT_FEAST = 2
 """Feast's request and answer; not negotiated, the path says it."""
+ACCEPT_ARROW = 3
 
 
 class ReadCall(Protocol):

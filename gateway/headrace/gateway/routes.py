@@ -278,11 +278,11 @@ def missing_parts(in_force: CatalogInForce, parts: Sequence[PartState]) -> Itera
 
 
 def answer_form(request: AnyRequest) -> int:
-    """JSON or Avro; raises `UnsupportedMediaType` and `NotAcceptable` (semantics 15)."""
+    """JSON, Avro or Arrow; raises `UnsupportedMediaType` and `NotAcceptable` (semantics 15)."""
     require_json(request)
     form = accepted(b",".join(raw_headers(request, b"accept")))
     if form < 0:
-        offers = " and ".join(f"`{offer.decode()}`" for offer in OFFERS.values())
+        offers = ", ".join(f"`{offer.decode()}`" for offer in OFFERS.values())
         raise NotAcceptable(f"expected Accept to take one of {offers}")
     return form
 

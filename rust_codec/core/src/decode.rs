@@ -114,7 +114,7 @@ fn union_is_null(cursor: &mut Cursor<'_>) -> Result<bool> {
 }
 
 /// Calls `item` for each item of an Avro array (blocks, those with a byte size included).
-fn each_item<E: From<Error>>(
+pub(crate) fn each_item<E: From<Error>>(
     cursor: &mut Cursor<'_>,
     limit: usize,
     mut item: impl FnMut(&mut Cursor<'_>) -> std::result::Result<(), E>,

@@ -371,10 +371,11 @@ class ReadEngine:
         """The whole HTTP/1.1 response to a request body, head included.
 
         `accept` is 0 for JSON, 1 for the Avro envelope, 2 for Feast's request and answer
-        (semantics 16). A caller's mistake is a finished problem+json response, or for Feast the
-        JSON that its client understands. Raises `StaleCatalog` when a stored row was written under
-        a schema that the catalog in force lacks; with `reloaded`, once the newest catalog is
-        installed, such a row is UNAVAILABLE instead. `request_id` is left out of the head unless it
+        (semantics 16), 3 for an Arrow IPC stream. A caller's mistake is a finished problem+json
+        response, or for Feast the JSON that its client understands. Raises `StaleCatalog` when a
+        stored row was written under a schema that the catalog in force lacks; with `reloaded`, once
+        the newest catalog is installed, such a row is UNAVAILABLE instead. `request_id` is left out
+        of the head unless it
         is 1 to 64 of `[A-Za-z0-9._-]`.
         """
     def counters(self) -> dict[str, int]:

@@ -90,6 +90,7 @@ pub(crate) fn accept_of(accept: u8) -> PyResult<Accept> {
         0 => Ok(Accept::Json),
         1 => Ok(Accept::Avro),
         2 => Ok(Accept::Feast),
-        _ => Err(PyValueError::new_err("`accept` is 0 for JSON, 1 for Avro or 2 for Feast")),
+        3 => Ok(Accept::Arrow),
+        _ => Err(PyValueError::new_err("`accept` is 0 for JSON, 1 Avro, 2 Feast or 3 Arrow")),
     }
 }

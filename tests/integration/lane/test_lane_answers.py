@@ -147,6 +147,7 @@ async def test_a_caller_that_ends_its_side_still_gets_its_answers(gateway: Runni
 UNUSUAL = {
     "chunked": ("transfer-encoding: chunked",),
     "avro": ("accept: application/vnd.headrace.avro",),
+    "arrow": ("accept: application/vnd.apache.arrow.stream",),
     "close": ("connection: close",),
     "both media types": ("accept: application/json;q=0.1, application/vnd.headrace.avro",),
     "another media type first": ("accept: text/html, */*;q=0.1",),
@@ -223,6 +224,7 @@ async def test_the_body_must_be_json_or_say_nothing(
         ("application/*", 0),
         ("application/vnd.headrace.avro", 1),
         ("application/vnd.headrace.avro, */*;q=0.5", 1),
+        ("application/vnd.apache.arrow.stream", 3),
         ("application/json;q=0, */*", 1),
         ("text/html", None),
         ("application/json;q=0", None),

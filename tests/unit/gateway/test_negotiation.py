@@ -6,10 +6,11 @@ import pytest
 
 from headrace.gateway import negotiation
 from headrace.gateway.negotiation import RequestIds, accepted, is_json, kept_request_id
-from headrace.gateway.ports import ACCEPT_AVRO, ACCEPT_JSON
+from headrace.gateway.ports import ACCEPT_ARROW, ACCEPT_AVRO, ACCEPT_JSON
 
 NONE = -1
 AVRO = b"application/vnd.headrace.avro"
+ARROW = b"application/vnd.apache.arrow.stream"
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,9 @@ AVRO = b"application/vnd.headrace.avro"
         (AVRO + b", application/json;q=0.9", ACCEPT_AVRO),
         (b"*/*;q=0.1, " + AVRO + b";q=0.2", ACCEPT_AVRO),
         (b"application/json;q=0, */*", ACCEPT_AVRO),
+        (ARROW, ACCEPT_ARROW),
+        (ARROW + b", " + AVRO + b";q=0.9", ACCEPT_ARROW),
+        (ARROW + b";q=0.5, " + AVRO, ACCEPT_AVRO),
         (b"text/html, application/xhtml+xml, */*;q=0.8", ACCEPT_JSON),
         (b" application/json ; charset=utf-8 ; q=1 ", ACCEPT_JSON),
         (b"text/html", NONE),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Limits;
+use super::arrow;
 use super::counters::Counters;
 use super::plan::{Accept, ColumnPlan, EVENT_TIME_FIELD, Plan, PlannedRead};
 use super::problem::{Code, Problem, echo, quoted};
@@ -40,14 +41,20 @@ impl Plan {
             }
             Target::Service(name, keys) => draft.add_service(name, keys, limits)?,
         }
+        let (reads, generation) = (draft.reads, catalog.generation);
+        let service = matches!(request.target, Target::Service(..));
+        let arrow = (accept == Accept::Arrow)
+            .then(|| arrow::Layout::new(&reads, generation, service, request.options))
+            .transpose()?;
         Ok(Self {
-            generation: catalog.generation,
-            reads: draft.reads,
+            generation,
+            reads,
             columns: draft.columns,
             options: request.options,
             accept,
-            broadcast: matches!(request.target, Target::Service(..)),
+            broadcast: service,
             feast: None,
+            arrow,
         })
     }
 }
@@ -240,7 +247,7 @@ impl Draft<'_> {
             Accept::Json | Accept::Feast => {
                 group.schemas.iter().map(|writer| transcoder(writer)).collect()
             }
-            Accept::Avro => Vec::new(),
+            Accept::Avro | Accept::Arrow => Vec::new(),
         };
         let fields = &group.current().fields;
         let names = positions.iter().filter_map(|position| fields.get(*position));
@@ -259,6 +266,7 @@ impl Draft<'_> {
             null_row: null_row.into_bytes(),
             group,
             alias,
+            positions,
             labels,
             limit,
             columns,

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::answer::{self, Json, Writer};
+use super::arrow::{self, Arrow};
 use super::columns::Column;
 use super::counters::{Counters, Outcome, Tally};
 use super::envelope::{self, Envelope};
@@ -68,6 +69,7 @@ pub(super) struct Room {
     pub(super) json: answer::Room,
     pub(super) avro: envelope::Room,
     feast: feast::Room,
+    pub(super) arrow: arrow::Room,
     /// Of the head.
     warning: Vec<u8>,
     pub(super) head: Vec<u8>,
@@ -144,6 +146,7 @@ impl Engine {
     ) -> std::result::Result<usize, StaleCatalog> {
         room.response.clear();
         room.response.resize(HEAD_BYTES, 0);
+        room.arrow.name_request(call.request_id);
         let installed = self.installed();
         let generation = installed.as_ref().map_or(0, |found| found.catalog.generation);
         let end = match self.prepare(installed.as_deref(), call.body, call.accept, room) {
@@ -176,6 +179,9 @@ impl Engine {
         if let Some(layout) = &prepared.plan.feast {
             layout.check_rows(&prepared.plan, &room.columns)?;
             room.warning.extend_from_slice(&layout.warning);
+        }
+        if let Some(layout) = &prepared.plan.arrow {
+            layout.check_rows(&room.keys)?;
         }
         Ok(prepared)
     }
@@ -270,7 +276,7 @@ impl Engine {
         now_ms: i64,
         room: &mut Room,
     ) -> std::result::Result<End, StaleCatalog> {
-        let Room { columns, keys, json, avro, feast, response, tallies, .. } = room;
+        let Room { columns, keys, json, avro, feast, arrow, response, tallies, .. } = room;
         tallies.clear();
         let printed = match plan.accept {
             Accept::Json => {
@@ -283,11 +289,18 @@ impl Engine {
                 let mut writer = Feast::new(response, feast, columns, plan, now_ms);
                 print(plan, keys, rows, &mut writer, tallies)
             }
+            Accept::Arrow => {
+                let mut writer = Arrow::new(response, arrow, columns, plan, now_ms);
+                print(plan, keys, rows, &mut writer, tallies)
+            }
         };
         printed.inspect_err(|_| self.counters.end(Outcome::Stale))?;
         // Only now: a request of a newer catalog is read again, and its rows count once.
         for (read, tally) in plan.reads.iter().zip(tallies.iter()) {
             read.counters.add(tally);
+        }
+        if plan.accept == Accept::Arrow && arrow.too_large {
+            return Ok(End::Problem(arrow::too_large()));
         }
         Ok(End::of(plan, tallies))
     }
@@ -304,8 +317,12 @@ impl Engine {
             End::Whole | End::Partial => {
                 let whole = matches!(end, End::Whole);
                 let outcome = if whole { Outcome::Whole } else { Outcome::Partial };
-                let json = call.accept != Accept::Avro;
-                (200, if json { head::JSON } else { head::AVRO }, outcome)
+                let content_type = match call.accept {
+                    Accept::Json | Accept::Feast => head::JSON,
+                    Accept::Avro => head::AVRO,
+                    Accept::Arrow => head::ARROW,
+                };
+                (200, content_type, outcome)
             }
             End::Problem(problem) => {
                 room.response.truncate(HEAD_BYTES);

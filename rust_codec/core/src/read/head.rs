@@ -26,6 +26,8 @@ pub struct Head<'a> {
 pub const JSON: &str = "application/json";
 /// Media type of an Avro answer.
 pub const AVRO: &str = "application/vnd.headrace.avro";
+/// Media type of an Arrow answer.
+pub const ARROW: &str = "application/vnd.apache.arrow.stream";
 /// Media type of a problem.
 pub const PROBLEM: &str = "application/problem+json";
 

@@ -2,10 +2,11 @@
 //! value on the way (design 2).
 //!
 //! [`request`] checks a body, [`plan`] has its names resolved, [`shape`] remembers plans by the bytes
-//! around the keys, [`keys`] makes store keys, [`row`] folds what a store holds, [`answer`] and
-//! [`envelope`] print it, [`problem`] says why not, and [`engine`] runs one request.
+//! around the keys, [`keys`] makes store keys, [`row`] folds what a store holds, [`answer`],
+//! [`envelope`] and [`arrow`] print it, [`problem`] says why not, and [`engine`] runs one request.
 
 pub mod answer;
+pub mod arrow;
 pub mod cached;
 pub mod columns;
 mod compile;

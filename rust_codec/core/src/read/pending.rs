@@ -271,6 +271,7 @@ impl Engine {
         deliver: impl FnOnce(&[u8]) -> T,
     ) -> std::result::Result<Pending, T> {
         let mut room = lock(&self.rooms).pop().unwrap_or_default();
+        room.arrow.name_request(call.request_id);
         let installed = self.installed();
         match self.prepare(installed.as_deref(), call.body, call.accept, &mut room) {
             Ok(prepared) => {

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::arrow;
 use super::counters::GroupCounters;
 use super::feast::Layout;
 use super::problem::Problem;
@@ -24,6 +25,8 @@ pub enum Accept {
     Avro,
     /// Feast's answer to Feast's request (semantics 16).
     Feast,
+    /// An Arrow IPC stream.
+    Arrow,
 }
 
 impl Accept {
@@ -31,7 +34,7 @@ impl Accept {
     #[must_use]
     pub const fn keys_member(self) -> &'static str {
         match self {
-            Self::Json | Self::Avro => "keys",
+            Self::Json | Self::Avro | Self::Arrow => "keys",
             Self::Feast => "entities",
         }
     }
@@ -55,6 +58,8 @@ pub struct PlannedRead {
     pub group: Arc<Group>,
     /// Name of the result, for a service.
     pub alias: Option<String>,
+    /// Positions in the current schema of the fields, in the order asked for.
+    pub positions: Vec<usize>,
     /// JSON text of each field's name, in the order asked for.
     pub labels: Vec<String>,
     /// Most events of a History row.
@@ -86,12 +91,14 @@ pub struct Plan {
     pub columns: Vec<ColumnPlan>,
     /// How it is answered.
     pub options: Options,
-    /// JSON or Avro.
+    /// Which answer is printed.
     pub accept: Accept,
     /// Whether a column of one key serves every row (semantics 12).
     pub broadcast: bool,
     /// How results are laid out to Feast.
     pub feast: Option<Layout>,
+    /// How rows become an Arrow record batch.
+    pub arrow: Option<arrow::Layout>,
 }
 
 impl ColumnPlan {
@@ -152,6 +159,7 @@ impl Plan {
             let values = read.width().saturating_mul(read.transcoders.len().max(1));
             values.saturating_mul(200).saturating_add(read.opening.len()).saturating_add(500)
         };
-        self.reads.iter().map(of_read).fold(500, usize::saturating_add)
+        let arrow = self.arrow.as_ref().map_or(500, arrow::Layout::weight);
+        self.reads.iter().map(of_read).fold(arrow, usize::saturating_add)
     }
 }

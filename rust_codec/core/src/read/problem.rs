@@ -55,6 +55,10 @@ pub enum Code {
     BadLimit,
     /// A narrower field list together with an Avro answer.
     AvroWholeRecords,
+    /// Reads whose rows do not make one table together with an Arrow answer.
+    ArrowOneTable,
+    /// An answer that would be too long.
+    AnswerTooLarge,
     /// No catalog was loaded yet.
     NoCatalog,
     /// No row could be served.
@@ -89,6 +93,8 @@ impl Code {
             Self::TooManyRows => "TOO_MANY_ROWS",
             Self::BadLimit => "BAD_LIMIT",
             Self::AvroWholeRecords => "AVRO_WHOLE_RECORDS",
+            Self::ArrowOneTable => "ARROW_ONE_TABLE",
+            Self::AnswerTooLarge => "ANSWER_TOO_LARGE",
             Self::NoCatalog => "NO_CATALOG",
             Self::Unavailable => "UNAVAILABLE",
             Self::StrictPartial => "STRICT_PARTIAL",

@@ -9,6 +9,7 @@
 )]
 
 mod answers;
+mod arrow;
 mod avro;
 mod feast;
 mod fixture;

@@ -99,6 +99,7 @@ impl Request<'_> {
             accept,
             broadcast: false,
             feast: Some(layout),
+            arrow: None,
         })
     }
 }
