@@ -30,6 +30,8 @@ from headrace.sync.writer_role import WriterRole
 
 CONDITION_LIMIT_S = 20.0
 BULK_COMMANDS = 40_000
+BULK_ROWS_PER_S = 1_000
+"""At this rate the bulk commands take twice as long as any condition is waited for."""
 HOSTILE = b"\x00\xffnot json"
 
 
@@ -63,7 +65,10 @@ async def stage(cassandra_server: Server, kafka_server: Server) -> AsyncGenerato
 
 @asynccontextmanager
 async def writing(
-    stage: Stage, catalog: ChangingCatalog | None = None
+    stage: Stage,
+    catalog: ChangingCatalog | None = None,
+    *,
+    bulk_rows_per_s: float | None = None,
 ) -> AsyncGenerator[asyncio.Task[None]]:
     """Both loops of a writer; leaving raises what ended them."""
     log = KafkaCommandLog(KafkaUrl.parse(stage.servers.commands))
@@ -72,6 +77,7 @@ async def writing(
         stage.engine.writer(),
         CatalogWatcher(catalog or ChangingCatalog(stage.document), lambda: NOW_MS),
         SyncTelemetry(CollectorRegistry()),
+        bulk_rows_per_s=bulk_rows_per_s,
     )
     task = asyncio.create_task(role.run())
     try:
@@ -177,6 +183,34 @@ async def test_commands_of_another_producer_are_applied_and_unknown_members_refu
     }
     (letter,) = await letters_of(stage)
     assert (letter.source, letter.code, letter.value) == (places[2], "UNKNOWN_MEMBER", extra)
+
+
+async def test_each_real_time_command_is_readable_while_a_limited_bulk_backlog_is_under_way(
+    stage: Stage,
+) -> None:
+    """Were real time to wait for bulk, the condition's limit would pass long before bulk ends."""
+    assert BULK_COMMANDS / BULK_ROWS_PER_S >= 2 * CONDITION_LIMIT_S
+    backlog = [viewers(number % 20, number) for number in range(BULK_COMMANDS)]
+    await append(stage, *backlog, topic="bulk")
+    watcher = stage.log.consumer("bulk", WRITER_GROUP)
+
+    async def bulk_done() -> int:
+        return sum((await watcher.committed(WRITER_GROUP)).values())
+
+    async def bulk_goes_on() -> bool:
+        return await bulk_done() > seen
+
+    async def is_readable() -> bool:
+        return (await viewers_in_store(stage)).get(21) == number
+
+    seen = 0
+    async with writing(stage, bulk_rows_per_s=BULK_ROWS_PER_S), asyncio.timeout(CONDITION_LIMIT_S):
+        for number in range(10):
+            await until(bulk_goes_on)
+            seen = await bulk_done()
+            await append(stage, viewers(21, number))
+            await until(is_readable)
+            assert await bulk_done() < BULK_COMMANDS
 
 
 @pytest.mark.stress  # How far bulk has come by then depends on the speed of the machine.
