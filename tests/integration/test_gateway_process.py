@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from deployment import children
 from running_gateway import Connection, get, post, until
 
 from headrace.loadtest import feature_data
@@ -59,7 +61,7 @@ def free_port() -> int:
 async def process(store: Path, *more: str) -> AsyncGenerator[Process]:
     port = free_port()
     child = await asyncio.create_subprocess_exec(
-        *command(store, port, *more), stderr=asyncio.subprocess.PIPE
+        *command(store, port, *more), stderr=asyncio.subprocess.PIPE, start_new_session=True
     )
     live = Process(port, child)
     try:
@@ -188,6 +190,73 @@ async def test_several_workers_share_one_address_and_stop_together(store: Path) 
         live.process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(10):
             assert await live.process.wait() == 0
+
+
+async def test_a_second_sigterm_ends_all_workers_and_their_parent_at_once(store: Path) -> None:
+    async with process(store, "--workers", "2") as live:
+        holders = [await live.connect() for _ in range(20)]  # Some on either worker.
+        for holder in holders:
+            holder.send(post(BODY)[:-5])
+        assert await ready(live)
+        live.process.send_signal(signal.SIGTERM)
+        await until_not(lambda: ready(live))
+        workers = children(live.process.pid)
+        live.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(2):
+            assert await live.process.wait() == -signal.SIGTERM
+        assert not any(map(is_alive, workers))
+        for holder in holders:
+            holder.abort()
+
+
+async def test_ctrl_c_in_a_terminal_drains_the_workers_though_each_is_told_by_it(
+    store: Path,
+) -> None:
+    """A terminal signals the whole process group, the parent passes it on besides."""
+    async with process(store, "--workers", "2") as live:
+        connection = await live.connect()
+        request = post(BODY)
+        connection.send(request[:-5])
+        assert await ready(live)
+        os.killpg(live.process.pid, signal.SIGINT)
+        await until_not(lambda: ready(live))
+        connection.send(request[-5:])
+        assert (await connection.answer()).status == 200
+        connection.close()
+        async with asyncio.timeout(10):
+            assert await live.process.wait() == 0
+
+
+async def test_workers_end_when_their_parent_is_killed(store: Path) -> None:
+    async with process(store, "--workers", "2") as live:
+        workers = children(live.process.pid)
+        assert len(workers) == 2
+        live.process.kill()
+        await until(lambda: not any(map(is_alive, workers)))
+        assert not await ready(live)
+
+
+async def test_a_request_under_way_is_finished_by_an_orphan(store: Path) -> None:
+    async with process(store, "--workers", "2") as live:
+        workers = children(live.process.pid)
+        connection = await live.connect()
+        request = post(BODY)
+        connection.send(request[:-5])
+        assert await ready(live)
+        live.process.kill()
+        await until_not(lambda: ready(live))
+        connection.send(request[-5:])
+        assert (await connection.answer()).status == 200
+        connection.close()
+        await until(lambda: not any(map(is_alive, workers)))
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process is there and no zombie (proc(5))."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 async def refused_start(*arguments: str) -> tuple[int | None, str]:

@@ -44,7 +44,8 @@ def command() -> None:
 def write(bulk_rate: float | None, metrics_port: int | None, settings: Settings) -> None:
     """Write commands of the log to the online store until SIGTERM or Ctrl-C.
 
-    Several may run; they share the log's partitions. Stopping finishes the batch in hand.
+    Several may run; they share the log's partitions. Stopping finishes the batch in hand; a second
+    signal ends it at once.
     """
     from headrace.cli.engines import cache_of
 
@@ -99,7 +100,8 @@ def invalidator(settings: Settings, opened: contextlib.AsyncExitStack) -> CacheI
 def downsync(metrics_port: int | None, settings: Settings) -> None:
     """Write sampled real-time commands to the offline store until SIGTERM or Ctrl-C.
 
-    It follows the writer: a command is handled once the writer has committed it.
+    It follows the writer: a command is handled once the writer has committed it. A second signal
+    ends it at once.
     """
     log_json_lines()
     log_settings(settings)
