@@ -5,7 +5,7 @@ CODEC  := Cargo.toml Cargo.lock $(shell find rust_codec -name '*.rs' -o -name '*
 SRC    := rust_codec/headrace gateway/headrace sync/headrace registry/headrace loadtest/headrace
 ONCE   ?=
 ENGINES ?= embedded
-.PHONY: help install run test static codec bench bench-embedded bench-real stress clean
+.PHONY: help install run test static codec bench bench-embedded bench-real bench-faults stress clean
 
 help:
 	@grep -E '^## ' Makefile | sed 's/^## //'
@@ -47,6 +47,11 @@ bench-embedded: .venv/dev
 
 bench-real: .venv/dev
 	@$(BIN)/python -m headrace.loadtest.real_bench
+
+## make bench-faults  latency and failures while the cache or the store fails, and under overload; raw results likewise
+bench-faults: .venv/dev
+	@$(BIN)/python -m headrace.loadtest.fault_bench
+	@$(BIN)/python -m headrace.loadtest.pages
 
 ## make codec     rebuild the Rust codec in place, quickly (for developers)
 codec: .venv/dev

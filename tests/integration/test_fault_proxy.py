@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Generator
 
 import pytest
-from fault_proxy import (
+
+from headrace.loadtest.fault_proxy import (
     BlackHole,
     CutMidReply,
     Delay,
@@ -18,7 +19,6 @@ from fault_proxy import (
     SwapReplies,
     resp_reply_end,
 )
-
 from headrace.loadtest.servers import Server, start_valkey
 
 ECHO_A = b"*2\r\n$4\r\nECHO\r\n$1\r\na\r\n"

@@ -26,11 +26,11 @@ from coherent_cluster import (
     Design,
     document,
 )
-from fault_proxy import Pass, Refuse
 from store_reads import now_ms, until
 
 from headrace.codec import Catalog, CommandBatch
 from headrace.gateway.ports import Cells, RowReader, Unreachable
+from headrace.loadtest.fault_proxy import Pass, Refuse
 from headrace.registry.catalog import CatalogDocument, Schema, ValueField
 from headrace.sync.ports import CacheInvalidator, OnlineWriter
 

@@ -9,7 +9,9 @@ from collections.abc import Awaitable, Callable
 
 from coherence import LEVEL, NAME, Key
 from coherent_cluster import BRIEF, NEAR, PLAYS, USER_NUMBERS, USERS, Cluster
-from fault_proxy import (
+from store_reads import until
+
+from headrace.loadtest.fault_proxy import (
     CutMidReply,
     Delay,
     DuplicateReply,
@@ -19,7 +21,6 @@ from fault_proxy import (
     Refuse,
     SwapReplies,
 )
-from store_reads import until
 
 READERS = 6
 PRODUCERS = 2

@@ -34,7 +34,6 @@ from coherence import (
     WriteStored,
     value_of,
 )
-from fault_proxy import FaultProxy, Pass, resp_reply_end
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 from store_reads import DEADLINE_MS, Gateway, now_ms, until
@@ -45,6 +44,7 @@ from headrace.gateway.cached.reads import StoreReads
 from headrace.gateway.catalog_in_force import CatalogInForce
 from headrace.gateway.ports import Cells, Clock, RowReader, Unreachable
 from headrace.gateway.stores.scylla import ScyllaRows
+from headrace.loadtest.fault_proxy import FaultProxy, Pass, resp_reply_end
 from headrace.loadtest.servers import Server
 from headrace.registry.cache_url import CacheUrl
 from headrace.registry.catalog import (

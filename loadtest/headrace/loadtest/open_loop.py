@@ -180,6 +180,11 @@ class Generator:
             self._connect()
 
     @property
+    def started_s(self) -> float:
+        """The clock at the start of the run."""
+        return self._start_s
+
+    @property
     def under_way(self) -> int:
         """Requests sent and not yet answered."""
         return len(self._connections) - len(self._idle)
@@ -323,6 +328,17 @@ def evenly(rate: float, seconds: float) -> list[float]:
     return [number / rate for number in range(int(rate * seconds))]
 
 
+def in_steps(
+    arrivals: Callable[[float, float], list[float]], steps: list[tuple[float, float]]
+) -> list[float]:
+    """Due times of (requests a second, seconds) one after the other."""
+    due_s, start_s = list[float](), 0.0
+    for rate, seconds in steps:
+        due_s += [start_s + at_s for at_s in arrivals(rate, seconds)]
+        start_s += seconds
+    return due_s
+
+
 def write_exchanges(path: Path, exchanges: list[Exchange]) -> None:
     """Two lines an exchange: neither JSON text holds a line end."""
     path.write_bytes(b"".join(b"%b\n%b\n" % each for each in exchanges))
@@ -375,6 +391,11 @@ def _results(body: bytes) -> list[dict[str, Any]] | None:
         return None
 
 
+def _step(text: str) -> tuple[float, float]:
+    rate, _, seconds = text.partition(":")
+    return float(rate), float(seconds)
+
+
 def main() -> int:
     """Drive the server, keep the outcomes, print their summary as one JSON line."""
     parser = argparse.ArgumentParser(prog="open_loop", description=__doc__)
@@ -383,6 +404,9 @@ def main() -> int:
     parser.add_argument("--accept", default="application/json")
     parser.add_argument("--rate", type=float, required=True, help="requests a second")
     parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument(
+        "--then", type=_step, action="append", default=[], help="RATE:SECONDS: a further step"
+    )
     parser.add_argument("--arrivals", choices=("poisson", "evenly"), default="poisson")
     parser.add_argument("--connections", type=int, default=1024)
     parser.add_argument("--waiting", type=int, default=0, help="requests that may wait for one")
@@ -397,14 +421,16 @@ def main() -> int:
         waiting_max=asked.waiting,
     )
     arrivals = poisson if asked.arrivals == "poisson" else evenly
-    generator.run(arrivals(asked.rate, asked.warm_up + asked.seconds))
+    steps: list[tuple[float, float]] = [(asked.rate, asked.warm_up + asked.seconds), *asked.then]
+    generator.run(in_steps(arrivals, steps))
     generator.close()
     if asked.out is not None:
         generator.outcomes.write(asked.out)
     late_s = sorted(generator.sent_late_s)
     summary = generator.outcomes.summary(since_s=asked.warm_up)
     late_p99_ms = late_s[int(len(late_s) * 0.99)] * 1_000 if late_s else math.nan
-    print(json.dumps(summary | {"sent_late_p99_ms": late_p99_ms}))
+    told = {"sent_late_p99_ms": late_p99_ms, "started_s": generator.started_s}
+    print(json.dumps(summary | told))
     return 0
 
 

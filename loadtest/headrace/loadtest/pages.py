@@ -42,7 +42,11 @@ def main(arguments: list[str]) -> int:
 
 
 def _block(name: str) -> str:
-    return f"<!-- results:{name} -->\n{TABLES[name]()}\n<!-- /results:{name} -->"
+    try:
+        table = TABLES[name]()
+    except FileNotFoundError as error:
+        table = f"Not measured yet: `results/{Path(error.filename).name}` is not there."
+    return f"<!-- results:{name} -->\n{table}\n<!-- /results:{name} -->"
 
 
 def _load(name: str) -> dict[str, Any]:
@@ -143,11 +147,82 @@ def writer_table() -> str:
     )
 
 
+def faults_table() -> str:
+    """What callers see while the cache or the store fails."""
+    report = _load("faults")
+    faults = report["faults"]
+    rows: list[list[str]] = []
+    for name, case in faults["cases"].items():
+        phases = case["phases"]
+        healthy_ms, then_ms = phases["healthy"]["p99_ms"], phases["then"]["p99_ms"]
+        ratio = then_ms / healthy_ms if healthy_ms and then_ms else None
+        rows.append(
+            [
+                name,
+                *(_figure(case[count], ",") for count in ("requests", "failed", "wrong")),
+                *(_figure(phases[phase]["p99_ms"], ".1f") for phase in PHASES),
+                _figure(ratio, ".1f"),
+                _figure(case["opened_after_s"], ".3f"),
+                _figure(case["closed_after_s"], ".3f"),
+            ]
+        )
+    head = ["fault", "requests", "failed", "wrong", *(f"p99 ms {phase}" for phase in PHASES)]
+    head += ["then / healthy", "breaker opens after s", "closes after s"]
+    return (
+        f"{_table(head, rows)}\n\n{report['method']['fault_keys']} keys a request, "
+        f"{faults['rate_per_s']:,.0f} requests a second, Poisson: half of what the store alone "
+        f"answers. Failed: not answered in full. {_setting(report)}"
+    )
+
+
+def overload_table() -> str:
+    """What becomes of reads when more come than can be answered."""
+    report = _load("faults")
+    rows = [
+        [
+            f"{kind}, {multiple} x {cell['peak_per_s']:,.0f}/s",
+            _figure(measured["goodput_share"], ".0%"),
+            _figure(measured["refused_p50_ms"], ".1f"),
+            _figure(measured["admitted_p50_ms"], ".1f"),
+            _figure(measured["admitted_p99_ms"], ".1f"),
+            _figure(measured["rss_growth_share"], ".0%"),
+            _figure(measured["calm_after_s"], ".2f"),
+            _figure(measured["wrong"], ","),
+        ]
+        for kind, cell in report["overload"].items()
+        for multiple, measured in cell["multiples"].items()
+    ]
+    head = ["reads", "goodput of peak", "refused median ms", "admitted p50 ms", "admitted p99 ms"]
+    head += ["RSS growth", "calm after s", "wrong"]
+    return (
+        f"{_table(head, rows)}\n\nOpen loop over {report['method']['connections']} connections, "
+        f"whose callers do not heed Retry-After. {_setting(report)}"
+    )
+
+
+PHASES = ("healthy", "first second", "then", "after healing")
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+def _setting(report: dict[str, Any]) -> str:
+    machine = report["machine"]
+    return (
+        f"Valkey in front of Cassandra, one gateway process on one core, all else on another; "
+        f"{machine['cpu']}, Python {machine['python']}, commit {report['commit']}, "
+        f"{report['measured_at'][:10]}."
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "gateway": gateway_table,
     "real": real_table,
     "codec": codec_table,
     "writer": writer_table,
+    "faults": faults_table,
+    "overload": overload_table,
 }
 
 if __name__ == "__main__":

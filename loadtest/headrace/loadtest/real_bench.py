@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -87,12 +87,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="headrace-real-") as name:
         folder = Path(name)
         with _engines(folder) as engines:
-            asyncio.run(_load(engines))
+            asyncio.run(load_rows(engines))
+            asyncio.run(create_topics(KafkaUrl.parse(engines.commands)))
             rounds: dict[str, list[Round]] = {}
             sizes: dict[str, dict[str, float]] = {}
             for cells, cache in ((CACHED, engines.cache), (MISSED, "none")):
                 with _gateway(engines, cache) as live:
-                    _warm(live)
+                    warm(live)
                     sizes |= {cell.name: prepare(cell, live, folder) for cell in cells}
                     rounds |= drive(live, cells, folder, plan)
             written = asyncio.run(_measure_writer(engines))
@@ -109,7 +110,11 @@ def main() -> int:
 
 @contextmanager
 def _engines(folder: Path) -> Generator[Engines]:
-    starters = {"cassandra": start_cassandra, "kafka": start_kafka, "valkey": start_valkey}
+    starters: dict[str, Callable[[Path], Server]] = {
+        "cassandra": start_cassandra,
+        "kafka": start_kafka,
+        "valkey": start_valkey,
+    }
     with ThreadPoolExecutor(len(starters)) as threads:
         starting = {name: threads.submit(start, folder / name) for name, start in starters.items()}
         servers = {name: started.result() for name, started in starting.items()}
@@ -125,7 +130,7 @@ def _engines(folder: Path) -> Generator[Engines]:
             server.stop()
 
 
-async def _load(engines: Engines) -> None:
+async def load_rows(engines: Engines) -> None:
     """Tables, catalog and rows, as `apply` and the writer would leave them."""
     engine = await ScyllaEngine.open(engines.online, create=True)
     document = feature_data.catalog_document()
@@ -136,7 +141,6 @@ async def _load(engines: Engines) -> None:
     for batch in _batches(feature_data.sample(), STORED_PER_CALL):
         await writer.store(encode_commands(catalog, batch, now_ms=now_ms), catalog, now_ms=now_ms)
     await engine.close()
-    await create_topics(KafkaUrl.parse(engines.commands))
 
 
 def _batches(commands: Iterable[bytes], size: int) -> Generator[list[bytes]]:
@@ -159,7 +163,7 @@ def _gateway(engines: Engines, cache: str) -> Generator[Gateway]:
         server.wait(timeout=15)
 
 
-def _warm(live: Gateway) -> None:
+def warm(live: Gateway) -> None:
     """Read every row once, so that the cache holds them all."""
     users = range(feature_data.ROWS)
     groups = ((feature_data.OBJECT, users), (feature_data.HISTORY, users[: feature_data.HISTORIES]))

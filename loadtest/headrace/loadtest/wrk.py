@@ -205,12 +205,7 @@ def report(
     return {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
-        "machine": {
-            "cpu": _cpu_model(),
-            "cpus": os.cpu_count(),
-            "system": platform.platform(terse=True),
-            "python": platform.python_version(),
-        },
+        "machine": machine(),
         "method": {
             "rounds": plan.rounds,
             "seconds": plan.seconds,
@@ -221,6 +216,16 @@ def report(
         },
         "medians": {name: _medians(cell) | sizes[name] for name, cell in rounds.items()},
         "rounds": {name: [one._asdict() for one in cell] for name, cell in rounds.items()},
+    }
+
+
+def machine() -> dict[str, object]:
+    """Where a figure was made."""
+    return {
+        "cpu": _cpu_model(),
+        "cpus": os.cpu_count(),
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
     }
 
 

@@ -15,7 +15,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from fault_proxy import (
+from redis.asyncio import Redis
+from store_reads import USERS, Gateway, Store, command, open_gateway, open_store, until
+
+from headrace.codec import Placement
+from headrace.gateway.cached.link import REPLY_LIMIT_S, WATCH_INTERVAL_S
+from headrace.loadtest.fault_proxy import (
     BlackHole,
     CutMidReply,
     Delay,
@@ -29,11 +34,6 @@ from fault_proxy import (
     SwapReplies,
     resp_reply_end,
 )
-from redis.asyncio import Redis
-from store_reads import USERS, Gateway, Store, command, open_gateway, open_store, until
-
-from headrace.codec import Placement
-from headrace.gateway.cached.link import REPLY_LIMIT_S, WATCH_INTERVAL_S
 from headrace.loadtest.servers import Server, start_valkey
 from headrace.registry.cache_url import CacheUrl
 from headrace.sync.errors import CacheUnavailable

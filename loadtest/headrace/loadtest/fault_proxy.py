@@ -184,9 +184,9 @@ class FaultProxy:
             for part in self._spoil(fault, ready):
                 if isinstance(fault, Delay):
                     # Timers of one delay fire in order, so answers keep theirs.
-                    loop.call_later(fault.ms / 1000, writer.write, part)
+                    loop.call_later(fault.ms / 1000, _write, writer, part)
                     continue
-                writer.write(part)
+                _write(writer, part)
                 if isinstance(fault, SlowDrip):
                     await asyncio.sleep(1 / fault.bytes_per_second)
             with contextlib.suppress(ConnectionError):
@@ -228,6 +228,11 @@ class FaultProxy:
                 return [bytes((byte,)) for reply in replies for byte in reply]
             case _:
                 return replies
+
+
+def _write(writer: asyncio.StreamWriter, part: bytes) -> None:
+    if not writer.transport.is_closing():
+        writer.write(part)
 
 
 def _flip_bits(reply: bytes, chance: random.Random) -> bytes:
