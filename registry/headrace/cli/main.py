@@ -113,6 +113,7 @@ EXTRAS: Final = {
     "redis": "redis",
     "uvicorn": "gateway",
     "uvloop": "gateway",
+    "yaml": "cli",
 }
 """Packages of an engine or a role, and the extra that brings each."""
 
