@@ -44,6 +44,7 @@ bench: .venv/dev bench-$(ENGINES)
 bench-embedded: .venv/dev
 	@$(BIN)/python -m headrace.loadtest.codec_bench --build release --out loadtest/results/codec.json
 	@$(BIN)/python -m headrace.loadtest.bench
+	@$(BIN)/python -m headrace.loadtest.client_bench
 
 bench-real: .venv/dev
 	@$(BIN)/python -m headrace.loadtest.real_bench

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import msgspec
+import pyarrow as pa
 import pytest
 import uvloop
 from client_callers import KINDS, Caller, caller_of
@@ -92,6 +93,28 @@ async def test_numbers_go_to_numpy_as_they_were_stored(caller: Caller) -> None:
     made = read.result.to_numpy("long_feature_1", "double_feature_8", dtype="float64")
     assert made.shape == (3, 2)
     assert made[:, 1].tolist() == read.result.column("double_feature_8")
+
+
+async def test_an_arrow_table_holds_what_the_rows_hold(caller: Caller) -> None:
+    keys = {"user_id": [1, 2, ROWS + 1]}
+    rows = (await caller.read_group(GROUP, keys)).result
+    table = await caller.read_groups_arrow([GroupRead(GROUP, keys)])
+    assert table.column("user_id").to_pylist() == keys["user_id"]
+    for field in rows.fields:
+        assert table.column(field).to_pylist() == rows.column(field)
+    assert table.column("_status").to_pylist() == ["OK", "OK", "MISSING"]
+
+
+async def test_a_service_is_one_arrow_table(caller: Caller) -> None:
+    table = await caller.read_arrow(SERVICE, {"user_id": [1], "peer_id": [2, 3], "history_id": [1]})
+    assert table.num_rows == 2
+    assert table.schema.field("peer.long_feature_1").type == pa.int64()
+    assert len(set(table.column(f"{GROUP}.long_feature_1").to_pylist())) == 1
+
+
+async def test_a_mistake_in_an_arrow_read_is_the_same_error(caller: Caller) -> None:
+    with pytest.raises(RefusedRequest, match="UNKNOWN_SERVICE"):
+        await caller.read_arrow("no-such-v1", {"user_id": [1]})
 
 
 async def test_a_callers_mistake_is_named_with_the_nearest_valid_name(caller: Caller) -> None:

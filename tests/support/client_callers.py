@@ -18,6 +18,8 @@ class Caller(Protocol):
     async def read(self, *arguments: Any, **options: Any) -> Read: ...
     async def read_group(self, *arguments: Any, **options: Any) -> Read: ...
     async def read_groups(self, *arguments: Any, **options: Any) -> Read: ...
+    async def read_arrow(self, *arguments: Any, **options: Any) -> Any: ...
+    async def read_groups_arrow(self, *arguments: Any, **options: Any) -> Any: ...
     async def send(self, *arguments: Any, **options: Any) -> Sent: ...
 
 
@@ -35,6 +37,12 @@ class InThreads:
 
     async def read_groups(self, *arguments: Any, **options: Any) -> Read:
         return await asyncio.to_thread(self._client.read_groups, *arguments, **options)
+
+    async def read_arrow(self, *arguments: Any, **options: Any) -> Any:
+        return await asyncio.to_thread(self._client.read_arrow, *arguments, **options)
+
+    async def read_groups_arrow(self, *arguments: Any, **options: Any) -> Any:
+        return await asyncio.to_thread(self._client.read_groups_arrow, *arguments, **options)
 
     async def send(self, *arguments: Any, **options: Any) -> Sent:
         return await asyncio.to_thread(self._client.send, *arguments, **options)

@@ -17,7 +17,6 @@ from headrace.client.errors import CommandsRefused, UnusableValue
 
 if TYPE_CHECKING:
     import numpy as np
-    import pyarrow as pa
 
 EVENT_TIME = "_event_time_ms"
 """First field of a History: the event time of each event."""
@@ -180,15 +179,6 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         from headrace.client.arrays import matrix
 
         return matrix(self, fields or self.fields, dtype, unusable)
-
-    def to_arrow(self, *, unusable: Unusable = "raise") -> pa.Table:  # pyright: ignore[reportUnknownParameterType] - pyarrow has no types
-        """One column a field; of a History one list a row. Needs pyarrow.
-
-        Types are what pyarrow infers of JSON values.
-        """
-        from headrace.client.arrays import table
-
-        return table(self, unusable)
 
     def _position(self, field: str) -> int:
         try:

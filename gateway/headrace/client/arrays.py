@@ -1,11 +1,15 @@
-"""Results as numpy arrays and Arrow tables. Both libraries are optional and imported here only."""
+"""Results as numpy arrays and Arrow tables; both libraries are optional, and imported on use."""
+
+# pyarrow has no types.
+# pyright: reportUnknownParameterType=false
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from headrace.client.answers import Result, Unusable
+from headrace.client.answers import Result, Status, Unusable
+from headrace.client.errors import MalformedAnswer, UnusableValue
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,12 +42,30 @@ def matrix(
     return np.ascontiguousarray(np.array(columns, dtype=dtype).T)
 
 
-def table(result: Result, unusable: Unusable) -> pa.Table:  # pyright: ignore[reportUnknownParameterType] - pyarrow has no types
-    """One Arrow column a field."""
+def table(body: bytes, unusable: Unusable) -> pa.Table:
+    """The table of an Arrow answer, over the answer's own bytes."""
     import pyarrow as pa
 
-    columns = [result.column(field, unusable=unusable) for field in result.fields]
-    return pa.table([pa.array(column) for column in columns], names=list(result.fields))
+    try:
+        made = pa.ipc.open_stream(body).read_all()
+    except pa.ArrowException as error:
+        raise MalformedAnswer(f"the answer is no Arrow stream: {error}") from None
+    if unusable == "raise":
+        _check_usable(made)
+    return made
+
+
+def _check_usable(made: pa.Table) -> None:
+    for name in made.column_names:
+        if name != "_status" and not name.endswith("._status"):
+            continue
+        words = set(made.column(name).unique().to_pylist())
+        bad = sorted(words & {status.value for status in Status if not status.usable})
+        if bad:
+            raise UnusableValue(
+                f"rows are {' and '.join(bad)} in column `{name}`; pass "
+                '`unusable="null"` to have null there'
+            )
 
 
 def _vectors(result: Result, field: str, rows: list[Any], dtype: str) -> np.ndarray[Any, Any]:

@@ -5,6 +5,9 @@ last is used next; a connection carries one request at a time, and one whose ans
 any more (deadline, cancellation) is closed, so that no answer can meet another's request.
 """
 
+# pyarrow has no types.
+# pyright: reportUnknownParameterType=false
+
 from __future__ import annotations
 
 import asyncio
@@ -13,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from headrace.client.address import Address
-from headrace.client.answers import Read, Sent
+from headrace.client.answers import Read, Sent, Unusable
 from headrace.client.attempts import again_after_failure, again_after_s, checked_deadline_ms
 from headrace.client.errors import (
     ClientError,
@@ -21,8 +24,9 @@ from headrace.client.errors import (
     DeadlineExceeded,
     MalformedAnswer,
 )
-from headrace.client.exchange import Answer, AnswerReader, read_of, sent_of
+from headrace.client.exchange import Answer, AnswerReader, arrow_of, read_of, sent_of
 from headrace.client.requests import (
+    ARROW_TYPE,
     Command,
     GroupRead,
     Keys,
@@ -34,6 +38,8 @@ from headrace.client.requests import (
 if TYPE_CHECKING:
     import ssl
     from types import TracebackType
+
+    import pyarrow as pa
 
 NO_OPTIONS = ReadOptions()
 
@@ -101,6 +107,45 @@ class AsyncClient:
         limit_ms = self._limit(deadline_ms)
         request = self._writer.read_groups(reads, deadline_ms=limit_ms, options=options)
         return read_of(await self._answer(request, limit_ms))
+
+    async def read_arrow(
+        self,
+        service: str,
+        keys: Keys,
+        *,
+        deadline_ms: int | None = None,
+        options: ReadOptions = NO_OPTIONS,
+        unusable: Unusable = "raise",
+    ) -> pa.Table:
+        """Read a feature service as one Arrow table, over the bytes that came. Needs pyarrow.
+
+        Its columns are those of `docs/formats.md`, with the types that fields have. Raises
+        `UnusableValue` for values that could not be served, unless null is asked for instead.
+        """
+        from headrace.client.arrays import table
+
+        limit_ms = self._limit(deadline_ms)
+        request = self._writer.read_service(
+            service, keys, deadline_ms=limit_ms, options=options, accept=ARROW_TYPE
+        )
+        return table(arrow_of(await self._answer(request, limit_ms)), unusable)
+
+    async def read_groups_arrow(
+        self,
+        reads: Sequence[GroupRead],
+        *,
+        deadline_ms: int | None = None,
+        options: ReadOptions = NO_OPTIONS,
+        unusable: Unusable = "raise",
+    ) -> pa.Table:
+        """Read feature groups as one Arrow table, as `read_arrow`."""
+        from headrace.client.arrays import table
+
+        limit_ms = self._limit(deadline_ms)
+        request = self._writer.read_groups(
+            reads, deadline_ms=limit_ms, options=options, accept=ARROW_TYPE
+        )
+        return table(arrow_of(await self._answer(request, limit_ms)), unusable)
 
     async def send(
         self, commands: Sequence[Command | Mapping[str, Any]], *, deadline_ms: int = 5_000

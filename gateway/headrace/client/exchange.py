@@ -120,6 +120,13 @@ def read_of(answer: Answer) -> Read:
     )
 
 
+def arrow_of(answer: Answer) -> bytes:
+    """The Arrow stream that a read gave; raises the error that the answer is instead."""
+    if answer.status != 200:
+        raise problem_of(answer)
+    return answer.body
+
+
 def sent_of(answer: Answer) -> Sent:
     """What became of commands; raises the error that the answer is instead."""
     if answer.status not in (202, 207):

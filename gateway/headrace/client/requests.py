@@ -15,6 +15,8 @@ are taken too."""
 
 READ_PATH = "/v1/read"
 COMMANDS_PATH = "/v1/commands"
+JSON_TYPE = "application/json"
+ARROW_TYPE = "application/vnd.apache.arrow.stream"
 NETWORK_SHARE = 10
 """One part in so many of a deadline is kept for the way there and back: the gateway answers what it
 has at its own deadline, and that answer must still arrive within the caller's."""
@@ -89,12 +91,21 @@ class RequestWriter:
     """Writes requests to one gateway: only lengths and bodies differ between them."""
 
     def __init__(self, address: Address, api_key: str | None) -> None:
-        self._read_head = _head(address, READ_PATH, api_key)
-        self._commands_head = _head(address, COMMANDS_PATH, api_key)
+        self._read_heads = {
+            accept: _head(address, READ_PATH, accept, api_key) for accept in (JSON_TYPE, ARROW_TYPE)
+        }
+        self._commands_head = _head(address, COMMANDS_PATH, JSON_TYPE, api_key)
 
     def read_service(
-        self, service: str, keys: Keys, *, deadline_ms: int, options: ReadOptions
+        self,
+        service: str,
+        keys: Keys,
+        *,
+        deadline_ms: int,
+        options: ReadOptions,
+        accept: str = JSON_TYPE,
     ) -> Request:
+        """A read of a feature service."""
         body = _encode(
             _ServiceBody(
                 service=service,
@@ -105,11 +116,17 @@ class RequestWriter:
                 missing=options.missing,
             )
         )
-        return Request(b"%b%d\r\n\r\n%b" % (self._read_head, len(body), body), repeatable=True)
+        return _request(self._read_heads[accept], body, repeatable=True)
 
     def read_groups(
-        self, reads: Sequence[GroupRead], *, deadline_ms: int, options: ReadOptions
+        self,
+        reads: Sequence[GroupRead],
+        *,
+        deadline_ms: int,
+        options: ReadOptions,
+        accept: str = JSON_TYPE,
     ) -> Request:
+        """Reads of feature groups."""
         body = _encode(
             _GroupsBody(
                 reads=reads,
@@ -119,12 +136,11 @@ class RequestWriter:
                 missing=options.missing,
             )
         )
-        return Request(b"%b%d\r\n\r\n%b" % (self._read_head, len(body), body), repeatable=True)
+        return _request(self._read_heads[accept], body, repeatable=True)
 
     def send(self, commands: Sequence[Command | Mapping[str, Any]]) -> Request:
-        body = _encode(commands)
-        head = self._commands_head
-        return Request(b"%b%d\r\n\r\n%b" % (head, len(body), body), repeatable=False)
+        """A list of commands."""
+        return _request(self._commands_head, _encode(commands), repeatable=False)
 
 
 class _ServiceBody(msgspec.Struct, omit_defaults=True):
@@ -152,12 +168,18 @@ def _timed(values: Mapping[str, Any], event_time_ms: int) -> dict[str, Any]:
     return {**values, "_last_updated_at_ms": event_time_ms}
 
 
-def _head(address: Address, path: str, api_key: str | None) -> bytes:
+def _request(head: bytes, body: bytes, *, repeatable: bool) -> Request:
+    return Request(b"%b%d\r\n\r\n%b" % (head, len(body), body), repeatable)
+
+
+def _head(address: Address, path: str, accept: str, api_key: str | None) -> bytes:
     lines = [f"POST {address.prefix}{path} HTTP/1.1", f"host: {address.authority}"]
     if api_key is not None:
         if not api_key.isascii() or not api_key.isprintable() or " " in api_key:
             raise ValueError("an API key is printable ASCII without spaces")
         lines.append(f"authorization: Bearer {api_key}")
+    if accept != JSON_TYPE:  # What is not said is JSON.
+        lines.append(f"accept: {accept}")
     lines += ["content-type: application/json", "content-length: "]
     return "\r\n".join(lines).encode("ascii")
 

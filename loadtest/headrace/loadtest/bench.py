@@ -49,7 +49,7 @@ def main() -> int:
     plan = Plan(arguments.rounds, arguments.seconds, arguments.connections)
     with (
         tempfile.TemporaryDirectory(prefix="headrace-bench-") as name,
-        _gateway(Path(name)) as live,
+        gateway_on_lmdb(Path(name)) as live,
     ):
         sizes = {cell.name: prepare(cell, live, Path(name)) for cell in CELLS}
         rounds = drive(live, CELLS, Path(name), plan)
@@ -84,7 +84,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def _gateway(folder: Path) -> Generator[Gateway, None, None]:
+def gateway_on_lmdb(folder: Path) -> Generator[Gateway, None, None]:
+    """One gateway process on CPU 0, over the rows of `feature_data`."""
     feature_data.write_store(folder / "online")
     port = free_port()
     command = [sys.executable, "-m", "headrace.cli", "serve", "--port", str(port)]

@@ -216,6 +216,26 @@ def _setting(report: dict[str, Any]) -> str:
     )
 
 
+def client_table() -> str:
+    """What a read costs its caller, by library and number of keys."""
+    report = _load("client")
+    names = list(report["medians_us"])
+    sizes = list(report["medians_us"][names[0]])
+    rows = [
+        [name, *(f"{report['medians_us'][name][keys]:,.1f}" for keys in sizes)] for name in names
+    ]
+    installed = sum(report["installed_bytes"].values()) / 1e6
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    return (
+        _table(["CPU µs of the caller a request", *(f"{keys} keys" for keys in sizes)], rows)
+        + "\n\n20 fields a key, JSON to Python values, one request after another; medians of "
+        f"{report['method']['rounds']} shuffled rounds. The client alone is {installed:.1f} MB "
+        f"with all it needs, and takes {report['import_ms']:.0f} ms to import. "
+        f"{report['machine']['cpu']}, Python {report['machine']['python']}, {versions}, "
+        f"{report['measured_at'][:10]}."
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "gateway": gateway_table,
     "real": real_table,
@@ -223,6 +243,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "writer": writer_table,
     "faults": faults_table,
     "overload": overload_table,
+    "client": client_table,
 }
 
 if __name__ == "__main__":

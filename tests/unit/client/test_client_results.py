@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from headrace.client import Read, Result, Status, UnusableValue
+from headrace.client import MalformedAnswer, Read, Result, Status, UnusableValue
+from headrace.client.arrays import table
 
 
 def decode(text: str) -> Result:
@@ -169,16 +170,27 @@ def test_lists_of_different_lengths_are_no_matrix() -> None:
         VECTORS.to_numpy("tags")
 
 
-def test_a_result_becomes_an_arrow_table() -> None:
-    made = OBJECT.to_arrow(unusable="null")
-    assert made.column_names == ["level", "country", "rate"]
-    assert made.schema.field("level").type == pa.int64()
-    assert made.column("country").to_pylist() == ["KR", "XX", "XX", None, "US"]
+def arrow_stream(*words: str) -> bytes:
+    sink = pa.BufferOutputStream()
+    made = pa.table({"level": [None] * len(words), "host._status": list(words)})
+    with pa.ipc.new_stream(sink, made.schema) as writer:
+        writer.write_table(made)
+    written: bytes = sink.getvalue().to_pybytes()
+    return written
 
 
-def test_a_history_becomes_an_arrow_table_of_lists() -> None:
-    made = HISTORY.to_arrow(unusable="null")
-    assert made.column("page").to_pylist() == [["a", "b"], [], None]
+def test_an_arrow_table_with_an_unavailable_row_is_refused_unless_null_is_asked_for() -> None:
+    stream = arrow_stream("MISSING", "UNAVAILABLE")
+    with pytest.raises(UnusableValue, match=r"UNAVAILABLE in column `host\._status`"):
+        table(stream, "raise")
+    assert table(stream, "null").num_rows == 2
+    assert table(arrow_stream("OK", "MISSING"), "raise").num_rows == 2
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", arrow_stream("OK")[:100]])
+def test_bytes_that_are_no_arrow_stream_are_malformed(body: bytes) -> None:
+    with pytest.raises(MalformedAnswer, match="no Arrow stream"):
+        table(body, "raise")
 
 
 def test_a_read_gives_a_result_by_its_name() -> None:
