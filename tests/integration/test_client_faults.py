@@ -16,7 +16,6 @@ from client_callers import (
     http,
     scripted,
 )
-from fault_proxy import BlackHole, FaultProxy, Pass, Refuse, SlowDrip
 from gateway_over_lmdb import served, store_gateway
 from running_gateway import until
 
@@ -29,6 +28,7 @@ from headrace.client import (
     ReadOptions,
 )
 from headrace.loadtest import feature_data
+from headrace.loadtest.fault_proxy import BlackHole, FaultProxy, Pass, Refuse, SlowDrip
 
 GROUP = "live::host-stat-v1"
 KEYS = {"user_id": [1]}
