@@ -121,9 +121,12 @@ GOOD = {
     ["application/json", "application/vnd.headrace.avro", "application/vnd.apache.arrow.stream"],
 )
 @pytest.mark.parametrize("body", GOOD.values(), ids=GOOD)
-async def test_the_lane_and_its_twin_make_equal_bytes(port: int, body: bytes, accept: str) -> None:
+@pytest.mark.parametrize("coding", ["identity", "gzip", "zstd"])
+async def test_the_lane_and_its_twin_make_equal_bytes(
+    port: int, body: bytes, accept: str, coding: str
+) -> None:
     lane, twin = await connect(port), await connect(port)
-    headers = ("x-request-id: r", f"accept: {accept}")
+    headers = ("x-request-id: r", f"accept: {accept}", f"accept-encoding: {coding}")
     first = await lane.exchange(post(body, *headers))
     second = await twin.exchange(post(body, *headers, "content-encoding: identity"))
     assert first.status == second.status

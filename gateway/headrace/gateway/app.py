@@ -19,7 +19,7 @@ from headrace.gateway.errors import PROBLEM_TYPE, refusal_of
 from headrace.gateway.explain import Explainer
 from headrace.gateway.lane_state import Lane
 from headrace.gateway.limits import Limits
-from headrace.gateway.negotiation import RequestIds
+from headrace.gateway.negotiation import Compression, ContentCodings, RequestIds
 from headrace.gateway.ports import (
     Clock,
     CommandAppender,
@@ -55,11 +55,17 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     parts: Parts = no_parts
 
 
-def create_app(ports: Ports, limits: Limits, request_ids: RequestIds | None = None) -> Litestar:
+def create_app(
+    ports: Ports,
+    limits: Limits,
+    request_ids: RequestIds | None = None,
+    compression: Compression = "asked",
+) -> Litestar:
     """Build the application; `app.state.lane` is what `LaneProtocol` looks for."""
     telemetry = Telemetry()
     reads = ReadPath(ports.engine, ports.in_force, ports.clock, telemetry, ports.late)
-    lane = Lane(reads, limits, telemetry, request_ids or RequestIds())
+    codings = ContentCodings(compression)
+    lane = Lane(reads, limits, telemetry, request_ids or RequestIds(), codings)
     gateway = Gateway(
         in_force=ports.in_force,
         reads=reads,

@@ -54,6 +54,8 @@ UNUSUAL = frozenset(
 )
 """Header fields that send a request to ASGI; so does any that starts with `x-forwarded-`."""
 
+NEGOTIATED = frozenset({b"content-type", b"accept", b"accept-encoding"})
+"""Header fields that decide about the answer; one that stands twice sends a request to ASGI."""
 
 NOT_FEASTS = frozenset({b"content-type", b"accept"})
 """What Feast's callers send as they like, or not at all: the path says what they speak."""
@@ -315,21 +317,16 @@ class LaneProtocol(HttpToolsProtocol):
         self._accept = ACCEPT_FEAST if feast else ACCEPT_JSON
         self._request_id = None
         length = -1
-        typed = negotiated = False
+        seen: list[bytes] = []
         for name, value in self.headers:
             if name == b"content-length":
                 length = int(value)
             elif feast and name in NOT_FEASTS:
                 continue
-            elif name == b"content-type":
-                if typed or not is_json(value):
+            elif name in NEGOTIATED:
+                if name in seen or not self._negotiates(name, value, feast=feast):
                     return False
-                typed = True
-            elif name == b"accept":
-                self._accept = accepted(value)
-                if negotiated or self._accept < 0:
-                    return False
-                negotiated = True
+                seen.append(name)
             elif name == b"x-request-id":
                 self._request_id = kept_request_id(value)
                 self._whole = b""
@@ -337,6 +334,17 @@ class LaneProtocol(HttpToolsProtocol):
                 return False
         self._content_length = length
         return 0 <= length <= self._lane.limits.body_bytes_max
+
+    def _negotiates(self, name: bytes, value: bytes, *, feast: bool) -> bool:
+        """Note what a field says of the answer's form; False when Litestar must refuse it."""
+        if name == b"content-type":
+            return is_json(value)
+        if name == b"accept-encoding":
+            self._accept |= self._lane.chosen_coding(value, feast=feast)
+            return True
+        form = accepted(value)
+        self._accept |= max(form, 0)
+        return form >= 0
 
     def _answer_known(self, data: bytes) -> bool:
         """Answer a request whose head came before, byte for byte, without parsing it again.

@@ -6,7 +6,7 @@ import asyncio
 from typing import Protocol
 
 from headrace.gateway.limits import Limits
-from headrace.gateway.negotiation import RequestIds
+from headrace.gateway.negotiation import ContentCodings, RequestIds
 from headrace.gateway.read_path import ReadPath
 from headrace.gateway.telemetry import Telemetry
 
@@ -39,12 +39,19 @@ class Lane:
     """The read path and everything that bounds it, for all connections of one process."""
 
     def __init__(
-        self, reads: ReadPath, limits: Limits, telemetry: Telemetry, request_ids: RequestIds
+        self,
+        reads: ReadPath,
+        limits: Limits,
+        telemetry: Telemetry,
+        request_ids: RequestIds,
+        codings: ContentCodings,
     ) -> None:
         self.reads = reads
         self.limits = limits
         self.telemetry = telemetry
         self.request_ids = request_ids
+        self._codings = codings
+        self._feast_codings = codings.of_feast()
         self.draining = False
         """Every answer ends its connection, and the process is not ready."""
         self.sweep = 0
@@ -67,6 +74,11 @@ class Lane:
     def quiet(self) -> bool:
         """Whether no caller was seen lately; while draining each answer ends its connection."""
         return all(connection.quiet for connection in self.connections)
+
+    def chosen_coding(self, accept_encoding: bytes, *, feast: bool) -> int:
+        """What the coding of an answer adds to its form; by route, since callers differ."""
+        codings = self._feast_codings if feast else self._codings
+        return codings.chosen(accept_encoding)
 
     def learn(self, head: bytes, content_length: int, accept: int) -> None:
         """Remember a head that the lane took; it has no request id, so that it can come again."""

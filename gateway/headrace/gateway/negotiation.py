@@ -1,13 +1,19 @@
-"""Which media type comes in, which goes out, and under which request id: semantics 15."""
+"""Which media type comes in, which goes out and how coded, under which id: semantics 15."""
 
 from __future__ import annotations
 
 import itertools
 import re
 import secrets
-from typing import TypeVar
+from typing import Literal, TypeVar
 
-from headrace.gateway.ports import ACCEPT_ARROW, ACCEPT_AVRO, ACCEPT_JSON
+from headrace.gateway.ports import (
+    ACCEPT_ARROW,
+    ACCEPT_AVRO,
+    ACCEPT_JSON,
+    CODED_GZIP,
+    CODED_ZSTD,
+)
 
 JSON_TYPE = b"application/json"
 AVRO_TYPE = b"application/vnd.headrace.avro"
@@ -18,6 +24,17 @@ OFFERS: dict[int, bytes] = {
     ACCEPT_AVRO: AVRO_TYPE,
     ACCEPT_ARROW: ARROW_TYPE,
 }
+
+CODINGS: dict[int, tuple[bytes, ...]] = {CODED_ZSTD: (b"zstd",), CODED_GZIP: (b"gzip", b"x-gzip")}
+"""The codings we have by what they add to a form; the first wins a tie."""
+
+Compression = Literal["asked", "accepted", "never"]
+"""Whose Accept-Encoding is followed.
+
+`asked`: of callers who name no coding but ours. HTTP libraries send `gzip, deflate` and the like by
+themselves; that says what they can decode, not that anybody wants to pay for it.
+`accepted`: of all callers. `never`: of none.
+"""
 
 Meaning = TypeVar("Meaning")
 
@@ -52,6 +69,47 @@ def accepted(accept: bytes) -> int:
 def kept_request_id(inbound: bytes) -> bytes | None:
     """The caller's request id when it is safe to repeat, None otherwise."""
     return inbound if _REQUEST_ID(inbound) else None
+
+
+class ContentCodings:
+    """Decides how answers are coded, by Accept-Encoding and what the operator allows."""
+
+    __slots__ = ("_compression", "_known")
+
+    def __init__(self, compression: Compression = "asked") -> None:
+        self._compression = compression
+        self._known: dict[bytes, int] = {}
+
+    def of_feast(self) -> ContentCodings:
+        """Those of Feast's route: its callers are libraries in Go and Java, which send `gzip`
+        without being told to, so that nobody there asks."""
+        return ContentCodings("accepted" if self._compression == "accepted" else "never")
+
+    def chosen(self, accept_encoding: bytes) -> int:
+        """What a coding adds to a form, 0 for none, for the value of an Accept-Encoding header.
+
+        The coding of the highest weight wins, zstd before gzip; `identity` wins only where it
+        stands with a weight above theirs (RFC 9110, 12.5.3).
+        """
+        known = self._known.get(accept_encoding)
+        if known is None:
+            known = self._choose(accept_encoding)
+            _remember(self._known, accept_encoding, known)
+        return known
+
+    def _choose(self, accept_encoding: bytes) -> int:
+        ranges = [_range(part) for part in accept_encoding.lower().split(b",") if part.strip()]
+        ours = {name for names in CODINGS.values() for name in names} | {b"identity", b"*"}
+        foreign = any(name not in ours for name, _ in ranges)
+        if self._compression == "never" or (self._compression == "asked" and foreign):
+            return 0
+        best, best_weight = 0, max((q for name, q in ranges if name == b"identity"), default=0.0)
+        for coding, names in CODINGS.items():
+            weights = [q for name, q in ranges if name in names]
+            weight = max(weights or [q for name, q in ranges if name == b"*"], default=0.0)
+            if weight > best_weight or (weight == best_weight > 0 and best == 0):
+                best, best_weight = coding, weight
+        return best
 
 
 class RequestIds:

@@ -19,6 +19,10 @@ ACCEPT_FEAST = 2
 """Feast's request and answer; not negotiated, the path says it."""
 ACCEPT_ARROW = 3
 
+CODED_GZIP = 16
+CODED_ZSTD = 32
+"""Added to one of the above: how the answer is coded on the wire, if that makes it shorter."""
+
 
 class ReadCall(Protocol):
     """One request answered: body bytes in, a whole HTTP/1.1 response out, head included.

@@ -107,7 +107,7 @@ class PreparedResponse:
 )
 async def read(request: AnyRequest, gateway: TheGateway) -> ASGIApp:
     """The lane's twin: equal bytes, for everything that is unusual about a request."""
-    form = answer_form(request)
+    form = answer_form(request) | answer_coding(request, gateway, feast=False)
     request_id = request.scope["state"][REQUEST_ID_KEY]
     return PreparedResponse(
         await gateway.reads.answer_fresh(await request.body(), form, request_id)
@@ -126,7 +126,8 @@ async def read_feast(request: AnyRequest, gateway: TheGateway) -> ASGIApp:
     require_plain(request)
     request_id = request.scope["state"][REQUEST_ID_KEY]
     body = await request.body()
-    return PreparedResponse(await gateway.reads.answer_fresh(body, ACCEPT_FEAST, request_id))
+    form = ACCEPT_FEAST | answer_coding(request, gateway, feast=True)
+    return PreparedResponse(await gateway.reads.answer_fresh(body, form, request_id))
 
 
 @post(
@@ -285,6 +286,12 @@ def answer_form(request: AnyRequest) -> int:
         offers = ", ".join(f"`{offer.decode()}`" for offer in OFFERS.values())
         raise NotAcceptable(f"expected Accept to take one of {offers}")
     return form
+
+
+def answer_coding(request: AnyRequest, gateway: Gateway, *, feast: bool) -> int:
+    """What the answer's coding adds to its form."""
+    header = b",".join(raw_headers(request, b"accept-encoding"))
+    return gateway.lane.chosen_coding(header, feast=feast)
 
 
 def require_json(request: AnyRequest) -> None:

@@ -85,7 +85,8 @@ class GatewayRole:
             parts=self._parts,
         )
         limits = Limits(body_bytes_max=settings.body_bytes_max)
-        self._server = GatewayServer(create_app(ports, limits))
+        app = create_app(ports, limits, compression=settings.compression)
+        self._server = GatewayServer(app)
 
     def _parts(self) -> list[PartState]:
         caches = [] if self._late is None else self._late.parts()

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
@@ -44,6 +44,8 @@ class GatewaySettings(Section, frozen=True, kw_only=True):
     default_deadline_ms: Positive = 100
     keys_max: Positive = 1_000
     body_bytes_max: Positive = 1 << 20
+    compression: Literal["asked", "accepted", "never"] = "asked"
+    """Whose Accept-Encoding is followed: see `docs/formats.md`."""
 
 
 class Settings(Section, frozen=True, kw_only=True):

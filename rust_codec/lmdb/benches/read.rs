@@ -18,6 +18,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use headrace_codec::catalog::Catalog;
 use headrace_codec::command::encode_commands;
 use headrace_codec::read::Limits;
+use headrace_codec::read::coding::Coding;
 use headrace_codec::read::engine::{Engine, ReadCall};
 use headrace_codec::read::plan::Accept;
 use headrace_lmdb::{Options, Store, row_error};
@@ -129,6 +130,7 @@ fn read(criterion: &mut Criterion) {
                         body: next.next().unwrap().as_bytes(),
                         accept,
                         now_ms: NOW_MS,
+                        coding: Coding::Identity,
                         request_id: b"0123456789abcdef",
                         keep_alive: true,
                         reloaded: false,

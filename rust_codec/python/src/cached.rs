@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyBytesMethods, PyList};
 
 use crate::placement::Placement;
-use crate::read::{ReadEngine, StaleCatalog, accept_of};
+use crate::read::{ReadEngine, StaleCatalog, form_of};
 
 /// Requests that wait for cache nodes.
 #[pyclass(frozen, module = "headrace.codec._codec")]
@@ -55,8 +55,8 @@ impl CachedReads {
         keep_alive: bool,
         reloaded: bool,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let accept = accept_of(accept)?;
-        let call = ReadCall { body, accept, now_ms, request_id, keep_alive, reloaded };
+        let (accept, coding) = form_of(accept)?;
+        let call = ReadCall { body, accept, coding, now_ms, request_id, keep_alive, reloaded };
         let engine = &self.engine.get().engine;
         let mut bytes = |response: &[u8]| PyBytes::new(py, response);
         let done = lock(&self.inner).submit(engine, &call, token, &mut bytes);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use headrace_codec::read::coding::Coding;
 use headrace_codec::read::engine::{Engine, ReadCall};
 use headrace_codec::read::plan::Accept;
 use headrace_codec::read::{Limits, envelope};
@@ -65,8 +66,8 @@ impl ReadEngine {
         keep_alive: bool,
         reloaded: bool,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let accept = accept_of(accept)?;
-        let call = ReadCall { body, accept, now_ms, request_id, keep_alive, reloaded };
+        let (accept, coding) = form_of(accept)?;
+        let call = ReadCall { body, accept, coding, now_ms, request_id, keep_alive, reloaded };
         let open = || store.store.read().map_err(|error| row_error(&error));
         self.engine
             .read(&call, open, |response| PyBytes::new(py, response))
@@ -85,12 +86,29 @@ impl ReadEngine {
     }
 }
 
-pub(crate) fn accept_of(accept: u8) -> PyResult<Accept> {
-    match accept {
-        0 => Ok(Accept::Json),
-        1 => Ok(Accept::Avro),
-        2 => Ok(Accept::Feast),
-        3 => Ok(Accept::Arrow),
-        _ => Err(PyValueError::new_err("`accept` is 0 for JSON, 1 Avro, 2 Feast or 3 Arrow")),
-    }
+/// Bits of `accept` that say which answer; those above say how it is coded.
+const ACCEPT_BITS: u8 = 0x0F;
+
+pub(crate) fn form_of(accept: u8) -> PyResult<(Accept, Coding)> {
+    let coding = match accept & !ACCEPT_BITS {
+        0 => Coding::Identity,
+        0x10 => Coding::Gzip,
+        0x20 => Coding::Zstd,
+        _ => {
+            return Err(PyValueError::new_err(
+                "`accept` is coded by adding 16 (gzip) or 32 (zstd)",
+            ));
+        }
+    };
+    let accept = match accept & ACCEPT_BITS {
+        0 => Accept::Json,
+        1 => Accept::Avro,
+        2 => Accept::Feast,
+        3 => Accept::Arrow,
+        _ => {
+            let message = "`accept` is 0 for JSON, 1 Avro, 2 Feast or 3 Arrow";
+            return Err(PyValueError::new_err(message));
+        }
+    };
+    Ok((accept, coding))
 }

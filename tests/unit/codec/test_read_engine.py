@@ -175,6 +175,7 @@ def test_rows_come_back_as_they_were_written(
     assert fields == {
         "content-type": "application/json",
         "content-length": str(len(body)),
+        "vary": "accept, accept-encoding",
         "x-request-id": "test-1",
         "headrace-generation": "1",
     }

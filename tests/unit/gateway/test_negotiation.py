@@ -5,8 +5,15 @@ from __future__ import annotations
 import pytest
 
 from headrace.gateway import negotiation
-from headrace.gateway.negotiation import RequestIds, accepted, is_json, kept_request_id
-from headrace.gateway.ports import ACCEPT_ARROW, ACCEPT_AVRO, ACCEPT_JSON
+from headrace.gateway.negotiation import (
+    Compression,
+    ContentCodings,
+    RequestIds,
+    accepted,
+    is_json,
+    kept_request_id,
+)
+from headrace.gateway.ports import ACCEPT_ARROW, ACCEPT_AVRO, ACCEPT_JSON, CODED_GZIP, CODED_ZSTD
 
 NONE = -1
 AVRO = b"application/vnd.headrace.avro"
@@ -56,6 +63,67 @@ def test_the_best_offer_is_chosen(header: bytes, form: int) -> None:
 )
 def test_only_application_json_is_json(header: bytes, json: bool) -> None:
     assert is_json(header) is json
+
+
+@pytest.mark.parametrize(
+    ("header", "coding"),
+    [
+        (b"", 0),
+        (b"identity", 0),
+        (b"gzip", CODED_GZIP),
+        (b"x-gzip", CODED_GZIP),
+        (b"GZIP", CODED_GZIP),
+        (b"zstd", CODED_ZSTD),
+        (b"gzip, zstd", CODED_ZSTD),
+        (b"gzip;q=0.8, zstd;q=0.7", CODED_GZIP),
+        (b"gzip;q=0, zstd;q=0", 0),
+        (b"zstd;q=0, gzip;q=0.001", CODED_GZIP),
+        (b"*", CODED_ZSTD),
+        (b"zstd;q=0, *", CODED_GZIP),
+        (b"*;q=0", 0),
+        (b"*;q=0, gzip", CODED_GZIP),
+        (b"identity, gzip;q=0.5", 0),
+        (b"identity, zstd", CODED_ZSTD),
+        (b"identity;q=0.5, gzip", CODED_GZIP),
+        (b"gzip;q=nonsense", 0),
+        (b"gzip;q=2", 0),
+        (b" gzip ; q=1 ,, ", CODED_GZIP),
+    ],
+)
+@pytest.mark.parametrize("compression", ["asked", "accepted"])
+def test_the_coding_of_the_highest_weight_is_chosen(
+    header: bytes, coding: int, compression: Compression
+) -> None:
+    codings = ContentCodings(compression)
+    assert codings.chosen(header) == coding
+    assert codings.chosen(header) == coding  # remembered now
+
+
+LIBRARY_HEADERS = {
+    "requests, httpx": (b"gzip, deflate", CODED_GZIP),
+    "browsers, aiohttp": (b"gzip, deflate, br", CODED_GZIP),
+    "curl --compressed, later libraries": (b"deflate, gzip, br, zstd", CODED_ZSTD),
+}
+
+
+@pytest.mark.parametrize(("header", "coding"), LIBRARY_HEADERS.values(), ids=LIBRARY_HEADERS)
+def test_what_a_library_sends_by_itself_is_followed_only_when_the_operator_says_so(
+    header: bytes, coding: int
+) -> None:
+    assert ContentCodings("asked").chosen(header) == 0
+    assert ContentCodings("accepted").chosen(header) == coding
+    assert ContentCodings("never").chosen(header) == 0
+
+
+def test_no_coding_is_chosen_when_there_is_to_be_none() -> None:
+    for header in (b"zstd", b"gzip", b"*"):
+        assert ContentCodings("never").chosen(header) == 0
+
+
+def test_callers_of_feasts_route_are_libraries_that_send_gzip_by_themselves() -> None:
+    assert ContentCodings("asked").of_feast().chosen(b"gzip") == 0
+    assert ContentCodings("accepted").of_feast().chosen(b"gzip") == CODED_GZIP
+    assert ContentCodings("never").of_feast().chosen(b"gzip") == 0
 
 
 @pytest.mark.parametrize("inbound", [b"a", b"a.b-c_D9", b"x" * 64])

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::answer::{self, Json, Writer};
 use super::arrow::{self, Arrow};
+use super::coding::{self, Coding};
 use super::columns::Column;
 use super::counters::{Counters, Outcome, Tally};
 use super::envelope::{self, Envelope};
@@ -33,6 +34,8 @@ pub struct ReadCall<'a> {
     pub body: &'a [u8],
     /// What the caller accepts.
     pub accept: Accept,
+    /// How the caller would have the answer coded.
+    pub coding: Coding,
     /// Milliseconds since the epoch.
     pub now_ms: i64,
     /// Repeated in the response.
@@ -70,6 +73,7 @@ pub(super) struct Room {
     pub(super) avro: envelope::Room,
     feast: feast::Room,
     pub(super) arrow: arrow::Room,
+    coding: coding::Room,
     /// Of the head.
     warning: Vec<u8>,
     pub(super) head: Vec<u8>,
@@ -313,6 +317,7 @@ impl Engine {
         generation: u64,
         room: &mut Room,
     ) -> usize {
+        let (mut coding, mut vary) = (Coding::Identity, "");
         let (status, content_type, outcome) = match end {
             End::Whole | End::Partial => {
                 let whole = matches!(end, End::Whole);
@@ -322,6 +327,9 @@ impl Engine {
                     Accept::Avro => head::AVRO,
                     Accept::Arrow => head::ARROW,
                 };
+                let feast = call.accept == Accept::Feast;
+                vary = if feast { head::FEAST_VARY } else { head::VARY };
+                coding = room.coding.encode(call.coding, &mut room.response, HEAD_BYTES);
                 (200, content_type, outcome)
             }
             End::Problem(problem) => {
@@ -340,6 +348,8 @@ impl Engine {
         let head = Head {
             status,
             content_type,
+            coding,
+            vary,
             content_length: room.response.len().saturating_sub(HEAD_BYTES),
             request_id: call.request_id,
             generation,
@@ -362,7 +372,8 @@ impl Engine {
 
     pub(super) fn give_back(&self, room: Room) {
         let mut rooms = lock(&self.rooms);
-        if rooms.len() < ROOMS_MAX && room.response.capacity() <= ROOM_BYTES_MAX {
+        let bytes = room.response.capacity().max(room.coding.capacity());
+        if rooms.len() < ROOMS_MAX && bytes <= ROOM_BYTES_MAX {
             rooms.push(room);
         }
     }

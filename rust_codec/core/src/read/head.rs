@@ -1,5 +1,7 @@
 //! The head of an HTTP/1.1 response.
 
+use super::coding::Coding;
+
 /// What a head says; the body's length is known by then.
 #[derive(Debug, Clone, Copy)]
 pub struct Head<'a> {
@@ -7,6 +9,11 @@ pub struct Head<'a> {
     pub status: u16,
     /// Media type of the body.
     pub content_type: &'a str,
+    /// How the body is coded.
+    pub coding: Coding,
+    /// What else of a request could have changed the answer's form: the value of `Vary`; empty for
+    /// an answer that has one form.
+    pub vary: &'a str,
     /// Bytes of the body.
     pub content_length: usize,
     /// Left out unless it is 1 to 64 of `[A-Za-z0-9._-]` (semantics 15), so that nothing a caller
@@ -22,6 +29,10 @@ pub struct Head<'a> {
     pub keep_alive: bool,
 }
 
+/// What the form of an answer depends on.
+pub const VARY: &str = "accept, accept-encoding";
+/// The same of Feast's answer, which has one media type.
+pub const FEAST_VARY: &str = "accept-encoding";
 /// Media type of a JSON answer.
 pub const JSON: &str = "application/json";
 /// Media type of an Avro answer.
@@ -40,6 +51,14 @@ impl Head<'_> {
         out.extend_from_slice(self.content_type.as_bytes());
         out.extend_from_slice(b"\r\ncontent-length: ");
         out.extend_from_slice(number.format(self.content_length).as_bytes());
+        if let Some(word) = self.coding.word() {
+            out.extend_from_slice(b"\r\ncontent-encoding: ");
+            out.extend_from_slice(word.as_bytes());
+        }
+        if !self.vary.is_empty() {
+            out.extend_from_slice(b"\r\nvary: ");
+            out.extend_from_slice(self.vary.as_bytes());
+        }
         if is_request_id(self.request_id) {
             out.extend_from_slice(b"\r\nx-request-id: ");
             out.extend_from_slice(self.request_id);
@@ -85,6 +104,8 @@ mod tests {
     const HEAD: Head<'_> = Head {
         status: 200,
         content_type: JSON,
+        coding: Coding::Identity,
+        vary: "",
         content_length: 42,
         request_id: b"abc-1",
         generation: 12,
@@ -106,6 +127,14 @@ mod tests {
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 42\r\n\
              x-request-id: abc-1\r\nheadrace-generation: 12\r\n\r\n"
         );
+    }
+
+    #[test]
+    fn a_coded_answer_says_so_and_what_it_varies_by() {
+        let head = Head { coding: Coding::Zstd, vary: VARY, ..HEAD };
+        let expected = "\r\ncontent-length: 42\r\ncontent-encoding: zstd\r\n\
+                        vary: accept, accept-encoding\r\n";
+        assert!(text(head).contains(expected));
     }
 
     #[test]

@@ -3,11 +3,13 @@
 //!
 //! [`request`] checks a body, [`plan`] has its names resolved, [`shape`] remembers plans by the bytes
 //! around the keys, [`keys`] makes store keys, [`row`] folds what a store holds, [`answer`],
-//! [`envelope`] and [`arrow`] print it, [`problem`] says why not, and [`engine`] runs one request.
+//! [`envelope`] and [`arrow`] print it, [`coding`] makes it shorter,
+//! [`problem`] says why not, and [`engine`] runs one request.
 
 pub mod answer;
 pub mod arrow;
 pub mod cached;
+pub mod coding;
 pub mod columns;
 mod compile;
 pub mod counters;

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::coding::Coding;
 use super::engine::{End, Engine, HEAD_BYTES, ReadCall, Room, lock};
 use super::plan::{Accept, Plan, PlannedRead};
 use super::row::{Event, Record, Row, Rows, StaleCatalog};
@@ -65,6 +66,7 @@ impl Held {
 #[derive(Debug, Clone)]
 pub(super) struct Reply {
     pub(super) accept: Accept,
+    pub(super) coding: Coding,
     pub(super) now_ms: i64,
     pub(super) request_id: Vec<u8>,
     pub(super) keep_alive: bool,
@@ -278,6 +280,7 @@ impl Engine {
                 let held = vec![Held::Wanted; room.keys.len()];
                 let reply = Reply {
                     accept: call.accept,
+                    coding: call.coding,
                     now_ms: call.now_ms,
                     request_id: call.request_id.to_vec(),
                     keep_alive: call.keep_alive,
@@ -312,6 +315,7 @@ impl Engine {
         let call = ReadCall {
             body: &[],
             accept: reply.accept,
+            coding: reply.coding,
             now_ms: reply.now_ms,
             request_id: &reply.request_id,
             keep_alive: reply.keep_alive,

@@ -1,5 +1,6 @@
 //! What the JSON answer says of rows (product 4, semantics 3, 8, 10-12, 20).
 
+use headrace_codec::read::coding::Coding;
 use headrace_codec::read::engine::ReadCall;
 use headrace_codec::read::plan::Accept;
 use headrace_codec::read::row::{RowError, StaleCatalog};
@@ -305,6 +306,7 @@ fn a_row_of_an_unknown_schema_asks_for_the_newest_catalog_once() {
             body: body.as_bytes(),
             accept: Accept::Json,
             now_ms: NOW_MS,
+            coding: Coding::Identity,
             request_id: b"test-1",
             keep_alive: true,
             reloaded: false,
@@ -347,8 +349,15 @@ fn rows_of_a_request_that_is_read_again_count_once() {
     let body = format!(r#"{{"reads":[{},{}]}}"#, read(7), read(1));
     let (body, request_id) = (body.as_bytes(), b"test-1");
     let accept = Accept::Json;
-    let once =
-        ReadCall { body, accept, now_ms: NOW_MS, request_id, keep_alive: true, reloaded: false };
+    let once = ReadCall {
+        body,
+        accept,
+        coding: Coding::Identity,
+        now_ms: NOW_MS,
+        request_id,
+        keep_alive: true,
+        reloaded: false,
+    };
     assert_eq!(fixture.call(&once).map(|_| ()), Err(StaleCatalog));
     fixture.call(&ReadCall { reloaded: true, ..once }).unwrap();
     let counters = fixture.engine.counters().snapshot();

@@ -4,6 +4,7 @@ use std::io::Cursor;
 
 use arrow_array::{Array, RecordBatch};
 use arrow_ipc::reader::StreamReader;
+use headrace_codec::read::coding::Coding;
 use headrace_codec::read::plan::Accept;
 use headrace_codec::read::row::RowError;
 use proptest::prelude::*;
@@ -85,6 +86,7 @@ fn a_request_id_of_any_length_stands_in_the_schema() {
             body,
             accept: Accept::Arrow,
             now_ms: NOW_MS,
+            coding: Coding::Identity,
             request_id,
             keep_alive: true,
             reloaded: false,

@@ -8,6 +8,7 @@ use headrace_codec::cell;
 use headrace_codec::cursor::write_varint;
 use headrace_codec::key::KeyWriter;
 use headrace_codec::read::Limits;
+use headrace_codec::read::coding::Coding;
 use headrace_codec::read::engine::{Engine, ReadCall};
 use headrace_codec::read::plan::Accept;
 use headrace_codec::read::row::{RowError, RowSource, StaleCatalog};
@@ -264,6 +265,7 @@ impl Fixture {
             body,
             accept,
             now_ms: NOW_MS,
+            coding: Coding::Identity,
             request_id: b"test-1",
             keep_alive: true,
             reloaded: false,

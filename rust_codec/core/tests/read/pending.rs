@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use headrace_codec::read::coding::Coding;
 use headrace_codec::read::engine::ReadCall;
 use headrace_codec::read::pending::{ABSENT_TTL_MAX_MS, Pending};
 use headrace_codec::read::plan::Accept;
@@ -14,7 +15,15 @@ type Blocks = HashMap<Vec<u8>, Vec<u8>>;
 
 fn call(body: &str, accept: Accept, reloaded: bool) -> ReadCall<'_> {
     let (body, request_id) = (body.as_bytes(), b"test-1");
-    ReadCall { body, accept, now_ms: NOW_MS, request_id, keep_alive: true, reloaded }
+    ReadCall {
+        body,
+        accept,
+        coding: Coding::Identity,
+        now_ms: NOW_MS,
+        request_id,
+        keep_alive: true,
+        reloaded,
+    }
 }
 
 fn begin(fixture: &Fixture, body: &str) -> Pending {
