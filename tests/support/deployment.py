@@ -92,6 +92,18 @@ class Deployment:
     def said(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text(errors="replace")
 
+    def url(self, name: str) -> str:
+        """The URL of an engine as the roles have it."""
+        settings = json.loads((self.folder / "headrace.yaml").read_text())
+        return str(settings[name])
+
+    def until_said(self, name: str, words: str, *, since: int = 0) -> None:
+        """Wait for words of a role, which may end once it has said them."""
+        give_up_s = time.monotonic() + SOON_S
+        while words not in self.said(name)[since:]:
+            assert time.monotonic() < give_up_s, self.said(name)[-3_000:]
+            time.sleep(LOOK_EVERY_S)
+
     def request(self, path: str, body: object = None) -> tuple[int, Any]:
         """Status and JSON body of one answer of the gateway."""
         status, _, answer = self.ask(path, body)
