@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 import pytest
 from store_reads import (
     PLAYS,
+    USERS,
     Gateway,
     Store,
     command,
@@ -19,8 +20,9 @@ from store_reads import (
 )
 
 from headrace.codec import Catalog
+from headrace.gateway.cached.scripts import PAIRS_PER_CALL_MAX
 from headrace.gateway.ports import Cells, Unreachable
-from headrace.gateway.stores.scylla import ScyllaRows
+from headrace.gateway.stores.scylla import READS_IN_FLIGHT_MAX, ScyllaRows
 from headrace.loadtest.servers import Server
 from headrace.registry.cache_url import CacheUrl
 from headrace.sync.stores.redis import RedisInvalidator
@@ -129,6 +131,25 @@ class HeldRows:
         return outcome
 
 
+class LateKeys:
+    """The store's rows; reads of some keys are held back until released."""
+
+    def __init__(self, rows: ScyllaRows, keys: set[bytes]) -> None:
+        self._rows = rows
+        self._keys = keys
+        self.released = asyncio.Event()
+        self.waiting = False
+
+    async def fetch(
+        self, catalog: Catalog, wanted: Sequence[tuple[bytes, int | None]], *, limit_ms: int
+    ) -> list[Cells | Unreachable]:
+        outcome = await self._rows.fetch(catalog, wanted, limit_ms=limit_ms)
+        if any(key in self._keys for key, _ in wanted):
+            self.waiting = True
+            await self.released.wait()
+        return outcome
+
+
 @pytest.fixture
 def held(store: Store) -> HeldRows:
     return HeldRows(ScyllaRows(store.engine.session, store.engine.url.keyspace))
@@ -143,6 +164,83 @@ async def test_five_hundred_misses_of_one_key_make_one_store_read(
         answers = await asyncio.gather(*(gateway.rows(1) for _ in range(500)))
     assert answers == [[[1, "hot"]]] * 500
     assert held.asked == 1
+
+
+async def test_many_missed_rows_are_filled_each_under_its_own_lease(
+    store: Store, cache: CacheUrl, held: HeldRows
+) -> None:
+    """More rows than one script call fills; a write to one of them keeps out that one alone."""
+    users = list(range(PAIRS_PER_CALL_MAX + 50))
+    await store.write(*(command(user, level=user, name="old") for user in users[::2]))
+    async with open_gateway(store, cache, rows=held) as gateway:
+        slow = asyncio.create_task(gateway.rows(*users))
+        await held.begun.wait()
+        await store.write(command(7, level=70, name="new"), command(8, level=80, name="new"))
+        held.released.set()
+        answer = await slow
+        assert answer[:3] == [[0, "old"], [7, ""], [2, "old"]]
+        await settled(gateway)
+        counters = gateway.reads.counters()
+        assert counters["fills"] == len(users) - 2
+        assert counters["fills_refused"] == 2
+        assert (await gateway.rows(*users))[6:10] == [[6, "old"], [70, "new"], [80, "new"], [7, ""]]
+        assert gateway.reads.counters()["store_reads"] == len(users) + 2
+
+
+async def test_rows_read_in_time_are_answered_though_another_callers_read_is_late(
+    store: Store, cache: CacheUrl
+) -> None:
+    """What is read for this request comes before what it only waits for."""
+    await store.write(*(command(user, level=user, name="x") for user in (1, 2, 3)))
+    rows = ScyllaRows(store.engine.session, store.engine.url.keyspace)
+    late = LateKeys(rows, {store.catalog.encode_key(USERS, {"user_id": 1})})
+    async with open_gateway(store, cache, rows=late) as gateway:
+        slow = asyncio.create_task(gateway.rows(1))
+        await until(lambda: late.waiting)
+        body = {
+            "reads": [{"feature_group": USERS, "keys": {"user_id": [1, 2, 3]}}],
+            "deadline_ms": 300,
+        }
+        status, answer = await gateway.read(body)
+        late.released.set()
+        await slow
+    assert status == 200
+    assert answer["results"][0]["rows"] == [[None, None], [2, "x"], [3, "x"]]
+    assert answer["results"][0]["statuses"] == [{"row": 0, "status": "UNAVAILABLE"}]
+
+
+async def test_one_request_never_has_more_reads_in_flight_than_are_allowed(store: Store) -> None:
+    users = list(range(2 * READS_IN_FLIGHT_MAX + 88))
+    await store.write(*(command(user, level=user, name="x") for user in users[1::2]))
+    rows = ScyllaRows(store.engine.session, store.engine.url.keyspace)
+    keys = [store.catalog.encode_key(USERS, {"user_id": user}) for user in users]
+    fetching = asyncio.create_task(
+        rows.fetch(store.catalog, [(key, None) for key in keys], limit_ms=5_000)
+    )
+    most = 0
+    while not fetching.done():
+        most = max(most, rows.in_flight)
+        await asyncio.sleep(0)
+    found = [len(each.cells) for each in await fetching if isinstance(each, Cells)]
+    assert found == [user % 2 for user in users]
+    assert most == READS_IN_FLIGHT_MAX
+    assert rows.in_flight == 0
+
+
+async def test_a_fetch_that_is_given_up_leaves_the_session_in_order(store: Store) -> None:
+    """As at the end of a process: calls under way are closed, and others go on."""
+    await store.write(command(1, level=1, name="x"))
+    rows = ScyllaRows(store.engine.session, store.engine.url.keyspace)
+    key = store.catalog.encode_key(USERS, {"user_id": 1})
+    fetching = asyncio.create_task(rows.fetch(store.catalog, [(key, None)] * 100, limit_ms=5_000))
+    await until(lambda: rows.in_flight > 0)
+    fetching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await fetching
+    (found,) = await rows.fetch(store.catalog, [(key, None)], limit_ms=5_000)
+    assert isinstance(found, Cells)
+    assert len(found.cells) == 1
+    await until(lambda: rows.in_flight == 0)
 
 
 async def test_a_value_read_before_a_write_never_fills_the_cache_after_it(

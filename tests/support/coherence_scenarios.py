@@ -149,10 +149,10 @@ class Play:
         reads = self.cluster.gateways[gateway].reads
         await until(lambda: reads.counters()["keys_under_way"] == 0)
 
-    def slow_read(self, gateway: int) -> asyncio.Task[None]:
+    def slow_read(self, gateway: int, *keys: Key) -> asyncio.Task[None]:
         """A read of another reader that stays with the store's answer."""
         self.rows[gateway].close()
-        return asyncio.create_task(self.read(gateway, reader=f"slow at {gateway}"))
+        return asyncio.create_task(self.read(gateway, *keys, reader=f"slow at {gateway}"))
 
     async def holding(self, gateway: int) -> None:
         """Wait until the store has answered that read."""
@@ -339,6 +339,35 @@ async def two_keys(play: Play) -> None:
     await play.read(0, *keys)
 
 
+async def one_of_two_written_during_read(play: Play) -> None:
+    """A reader holds the older values of two rows while the second is written; then it may fill."""
+    keys: list[Key] = [play.key, (USERS, next(USER_NUMBERS))]
+    for key in keys:
+        await play.cluster.write_through(key)
+    slow = play.slow_read(0, *keys)
+    await play.holding(0)
+    await play.cluster.write_through(keys[1])
+    await play.let_go(0, slow)
+    await play.read(1, *keys)
+
+
+async def one_of_two_seen_before_invalidation(play: Play) -> None:
+    """A reader sees the write of the second of two rows before its invalidation, then an older fill
+    of both lands."""
+    keys: list[Key] = [play.key, (USERS, next(USER_NUMBERS))]
+    for key in keys:
+        await play.cluster.write_through(key)
+    slow = play.slow_read(0, *keys)
+    await play.holding(0)
+    play.invalidation.close()
+    written = await play.cluster.write(keys[1], fields=(LEVEL, NAME))
+    await until(lambda: play.cluster.stored(keys[1], written))
+    await play.read(1, *keys)
+    await play.let_go(0, slow)
+    await play.read(1, *keys)
+    play.invalidation.open()
+
+
 async def kept_in_process(play: Play) -> None:
     """A row that a gateway may keep for a while is written; the while passes."""
     key = (NEAR, play.key[1])
@@ -442,6 +471,8 @@ SCENARIOS: tuple[Scenario, ...] = (
     late_write,
     partial_write,
     two_keys,
+    one_of_two_written_during_read,
+    one_of_two_seen_before_invalidation,
     kept_in_process,
     kept_and_written,
     history,

@@ -17,6 +17,13 @@ from codec_bytes import crc32c, open_block, open_cell
 from coherence import LEVEL, NAME
 from coherence_scenarios import Scenario
 from coherent_cluster import Design
+from planted_scripts import (
+    FILL_ABSENT_ALWAYS,
+    FILL_BY_THE_FIRST_LEASE,
+    FILL_UNLESS_ANOTHERS,
+    FILL_WITHOUT_OBSERVATION,
+    UNCONDITIONAL_FILL,
+)
 from store_reads import now_ms
 
 from headrace.codec import (
@@ -28,7 +35,7 @@ from headrace.codec import (
     encode_commands,
 )
 from headrace.gateway.cached import flights, reads
-from headrace.gateway.cached.flights import Asked, Flight, Flights
+from headrace.gateway.cached.flights import Boarded, Flights, Wanted
 from headrace.gateway.cached.scripts import Script
 from headrace.gateway.ports import Cells, RowReader, Unreachable
 from headrace.registry.cache_url import CacheUrl
@@ -49,38 +56,6 @@ class PlantedBug(msgspec.Struct, kw_only=True):
     rules: frozenset[str]
     design: Design = msgspec.field(default_factory=Design)
     patch: Patch = lambda patch: None
-
-
-UNCONDITIONAL_FILL = Script("""
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-return 1
-""")
-
-FILL_UNLESS_ANOTHERS = Script("""
-local lease = redis.call('GET', KEYS[2])
-if lease and string.sub(lease, 1, 8) ~= ARGV[1] then return 0 end
-redis.call('DEL', KEYS[2])
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-return 1
-""")
-
-FILL_WITHOUT_OBSERVATION = Script("""
-local lease = redis.call('GET', KEYS[2])
-if not lease or string.sub(lease, 1, 8) ~= ARGV[1] then return 0 end
-redis.call('DEL', KEYS[2])
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-return 1
-""")
-
-FILL_ABSENT_ALWAYS = Script("""
-local lease = redis.call('GET', KEYS[2])
-local absent = string.byte(ARGV[2], 2) == 1
-if not absent and (not lease or string.sub(lease, 1, 8) ~= ARGV[1]) then return 0 end
-redis.call('DEL', KEYS[2])
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-return 1
-""")
-"""The second byte of a block is its flags; 1 is an absent row."""
 
 
 def script(name: str, text: Script) -> Patch:
@@ -105,17 +80,24 @@ class TrustingFlights(Flights):
     """Who comes late takes the outcome as if it had come in time."""
 
     def board(
-        self, catalog: Catalog, asked: Sequence[Asked], *, due_s: float, alone: bool
-    ) -> list[tuple[Flight, bool]]:
-        boarded = super().board(catalog, asked, due_s=due_s, alone=alone)
-        return [(flight, False) for flight, _ in boarded]
+        self, catalog: Catalog, wanted: Sequence[Wanted], *, due_s: float, alone: bool
+    ) -> list[Boarded]:
+        boarded = super().board(catalog, wanted, due_s=due_s, alone=alone)
+        return [(slot, flight, False) for slot, flight, _ in boarded]
 
 
 class SilentFlights(Flights):
     """Who lacks the lease keeps what it saw to itself."""
 
-    async def observe(self, key: bytes, block: bytes) -> None:
+    async def observe(self, seen: Sequence[tuple[bytes, bytes]]) -> None:
         """Nothing."""
+
+
+class ShortSightedFlights(Flights):
+    """Who lacks several leases tells what it saw of the first row."""
+
+    async def observe(self, seen: Sequence[tuple[bytes, bytes]]) -> None:
+        await super().observe(seen[:1])
 
 
 class LonelyFlights(Flights):
@@ -124,17 +106,17 @@ class LonelyFlights(Flights):
     anyone = False
 
     def board(
-        self, catalog: Catalog, asked: Sequence[Asked], *, due_s: float, alone: bool
-    ) -> list[tuple[Flight, bool]]:
+        self, catalog: Catalog, wanted: Sequence[Wanted], *, due_s: float, alone: bool
+    ) -> list[Boarded]:
         alone = alone or LonelyFlights.anyone
         LonelyFlights.anyone = True
-        return super().board(catalog, asked, due_s=due_s, alone=alone)
+        return super().board(catalog, wanted, due_s=due_s, alone=alone)
 
 
 class SilentLonelyFlights(LonelyFlights):
     """And they tell the cache nothing."""
 
-    async def observe(self, key: bytes, block: bytes) -> None:
+    async def observe(self, seen: Sequence[tuple[bytes, bytes]]) -> None:
         """Nothing."""
 
 
@@ -417,6 +399,10 @@ def resealed(own: bytes, rest: bytes) -> bytes:
     return head + struct.pack("<I", crc32c(head + digest + rest)) + digest + rest
 
 
+BLOCK_BYTES_MIN = 30
+"""Of a block's header (semantics 7)."""
+
+
 def spoiled_reply(received: bytes, spoil: Callable[[list[bytes]], list[bytes]]) -> bytes:
     """A lone reply of blocks only, spoiled; anything else as it came."""
     lines = received.split(b"\r\n", 1)
@@ -429,6 +415,8 @@ def spoiled_reply(received: bytes, spoil: Callable[[list[bytes]], list[bytes]]) 
         if received[start : start + 1] != b"$" or received[start + 1 : start + 2] == b"-":
             return received
         length = int(received[start + 1 : end])
+        if length < BLOCK_BYTES_MIN:  # What a script answers.
+            return received
         blocks.append(received[end + 2 : end + 2 + length])
         start = end + length + 4
     if start != len(received):
@@ -533,6 +521,18 @@ PLANTED = (
         scenario=scenarios.seen_before_invalidation,
         rules=frozenset({"backwards"}),
         patch=lonely(SilentLonelyFlights),
+    ),
+    PlantedBug(
+        name="one lease taken for all of a call",
+        scenario=scenarios.one_of_two_written_during_read,
+        rules=STALE,
+        patch=script("FILL", FILL_BY_THE_FIRST_LEASE),
+    ),
+    PlantedBug(
+        name="observation of the first row told alone",
+        scenario=scenarios.one_of_two_seen_before_invalidation,
+        rules=frozenset({"backwards"}),
+        patch=of_flights(ShortSightedFlights),
     ),
     PlantedBug(
         name="commit before store write",

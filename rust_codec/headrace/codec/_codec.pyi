@@ -51,6 +51,8 @@ class Catalog:
         """Key bytes (semantics 8) from one value per key field; raises EncodeError."""
     def decode_key(self, key: bytes) -> tuple[str, dict[str, int | str]]:
         """Group name and key fields of key bytes; raises DecodeError."""
+    def decode_keys(self, keys: list[bytes]) -> list[tuple[str, list[int | str]]]:
+        """Group name and key values, in schema order, of many keys; raises DecodeError."""
     def fold_object(
         self,
         group: str,
@@ -268,6 +270,14 @@ class PendingRead:
 
         None when the row is damaged. Raises StaleCatalog for a row of a newer catalog.
         """
+    def take_rows(
+        self, rows: list[tuple[int, list[tuple[int, bytes]]]], now_ms: int
+    ) -> list[tuple[bytes, int] | None]:
+        """`take_cells` for many rows, each (slot, cells); in the same order.
+
+        None also for a row whose group is not cached. Raises StaleCatalog at the first row of a
+        newer catalog; none is to fill a cache then.
+        """
     def take_unavailable(self, slot: int) -> None:
         """Say that the store was not reached for a row."""
     def finish(self) -> bytes:
@@ -289,6 +299,8 @@ class Placement:
         """The cache key of a key's block."""
     def lease_key(self, key: bytes) -> bytes:
         """The cache key of a key's lease."""
+    def places(self, keys: list[bytes]) -> list[tuple[int, bytes, bytes]]:
+        """Node, block key and lease key of many keys, in the same order."""
     def invalidations(self, keys: list[bytes]) -> list[list[bytes]]:
         """Block and lease keys of many keys, one list a node: what an invalidation deletes."""
 

@@ -206,6 +206,37 @@ impl PendingRead {
         Ok(fill.map(|fill| (PyBytes::new(py, &fill.block), fill.ttl_ms)))
     }
 
+    /// `take_cells` for many rows, each (slot, cells): what may fill a cache, in the same order;
+    /// None for a damaged row and where no cache is. Raises `StaleCatalog`.
+    fn take_rows<'py>(
+        &self,
+        py: Python<'py>,
+        rows: &Bound<'py, PyList>,
+        now_ms: i64,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let fills = PyList::empty(py);
+        let mut inner = lock(&self.inner);
+        let pending = inner.as_deref_mut().ok_or_else(answered)?;
+        let mut cells: Vec<(u16, Bound<'py, PyBytes>)> = Vec::new();
+        for row in rows {
+            let (slot, listed): (usize, Bound<'py, PyList>) = row.extract()?;
+            cells.clear();
+            for cell in listed {
+                cells.push(cell.extract()?);
+            }
+            let parts = cells.iter().map(|(field, cell)| (*field, cell.as_bytes()));
+            let fill = pending
+                .take_cells(slot, parts, now_ms)
+                .map_err(|_| StaleCatalog::new_err("a row is of a newer catalog"))?
+                .filter(|_| pending.is_cached(slot));
+            match fill {
+                Some(fill) => fills.append((PyBytes::new(py, &fill.block), fill.ttl_ms))?,
+                None => fills.append(py.None())?,
+            }
+        }
+        Ok(fills)
+    }
+
     /// Say that the store was not reached for a row.
     fn take_unavailable(&self, slot: usize) -> PyResult<()> {
         self.with(|pending| pending.take_unavailable(slot))

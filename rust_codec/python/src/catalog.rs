@@ -8,7 +8,7 @@ use headrace_codec::key::{KeyValue, KeyWriter, decode_key};
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyInt, PyMapping, PyString};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyInt, PyList, PyMapping, PyString};
 
 use crate::error;
 use crate::record::{self, FoldedRecord};
@@ -84,6 +84,35 @@ impl Catalog {
             }
         }
         Ok((group.name.clone(), named))
+    }
+
+    /// Group name and key values, in schema order, of many keys; raises `DecodeError`.
+    fn decode_keys<'py>(
+        &self,
+        py: Python<'py>,
+        keys: &Bound<'py, PyList>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let decoded = PyList::empty(py);
+        let mut name: Option<(Arc<Group>, Bound<'py, PyString>)> = None;
+        for key in keys {
+            let (group, values) = decode_key(&self.core, key.cast::<PyBytes>()?.as_bytes())
+                .map_err(|failure| error::decode(py, &failure))?;
+            // Keys of one request are of few groups: a name is made once for a run of them.
+            let text = match name.take() {
+                Some((known, text)) if known.id == group.id => text,
+                _ => PyString::new(py, &group.name),
+            };
+            let parameters = PyList::empty(py);
+            for value in values {
+                match value {
+                    KeyValue::Integer(number) => parameters.append(number)?,
+                    KeyValue::Text(text) => parameters.append(text)?,
+                }
+            }
+            decoded.append((&text, parameters))?;
+            name = Some((group, text));
+        }
+        Ok(decoded)
     }
 
     /// Fold the cells of one Object row; None when no cell is live. Raises `DecodeError`.

@@ -39,6 +39,20 @@ impl Placement {
         PyBytes::new(py, &[self.inner.lease_prefix(), key].concat())
     }
 
+    /// Node, block key and lease key of many keys.
+    fn places<'py>(
+        &self,
+        py: Python<'py>,
+        keys: &Bound<'py, PyList>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let places = PyList::empty(py);
+        for key in keys {
+            let key = key.cast::<PyBytes>()?.as_bytes();
+            places.append((self.node(key), self.block_key(py, key), self.lease_key(py, key)))?;
+        }
+        Ok(places)
+    }
+
     /// Block and lease keys of many keys, one list a node: what an invalidation deletes.
     fn invalidations<'py>(
         &self,

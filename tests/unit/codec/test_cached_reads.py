@@ -219,6 +219,52 @@ def test_hits_are_kept_while_the_store_is_asked_for_the_rest() -> None:
     assert rows(pending.finish()) == [[1, "n1"], [2, "n2"], [3, "n3"]]
 
 
+def missed(*users: int, group: str = "live::users") -> PendingRead:
+    """A request for these users of whom no cache knows anything."""
+    reads = Reads()
+    outcome: object = reads.submit(ask(*users, group=group))
+    if not isinstance(outcome, PendingRead):
+        ((_, outcome),) = reads.feed(mget(*(None for _ in users)))
+    assert isinstance(outcome, PendingRead)
+    return outcome
+
+
+def test_many_rows_at_once_are_taken_as_each_alone() -> None:
+    """One call for a request's rows: the same answer, and the same fills in the same order."""
+    users = (1, 2, 3, 1)
+    stored = [cells(1), [], cells(3, age_ms=3_500_000), cells(1)]
+    one_by_one, at_once = missed(*users), missed(*users)
+    alone = [one_by_one.take_cells(slot, row, NOW_MS) for slot, row in enumerate(stored)]
+    assert at_once.take_rows(list(enumerate(stored)), NOW_MS) == alone
+    assert None not in alone
+    assert at_once.finish() == one_by_one.finish()
+
+
+def test_a_damaged_row_among_many_fills_nothing_and_spoils_no_other() -> None:
+    pending = missed(1, 2)
+    [(field, cell)] = cells(1)
+    damaged = [(field, cell[:-1] + bytes([cell[-1] ^ 1]))]
+    fills = pending.take_rows([(0, damaged), (1, cells(2))], NOW_MS)
+    assert fills[0] is None
+    assert fills[1] is not None
+    result = json.loads(pending.finish().partition(b"\r\n\r\n")[2])["results"][0]
+    assert result["rows"] == [[None, None], [2, "n2"]]
+    assert result["statuses"] == [{"row": 0, "status": "CORRUPT"}]
+
+
+def test_rows_of_a_group_without_a_cache_fill_nothing() -> None:
+    pending = missed(1, 2, group="live::uncached")
+    stored = [(slot, cells(user, group="live::uncached")) for slot, user in enumerate((1, 2))]
+    assert pending.take_rows(stored, NOW_MS) == [None, None]
+    assert rows(pending.finish()) == [[1, "n1"], [2, "n2"]]
+
+
+def test_a_row_that_was_not_asked_for_is_ignored() -> None:
+    pending = missed(1)
+    assert pending.take_rows([(7, cells(1)), (0, cells(1))], NOW_MS)[0] is None
+    assert rows(pending.finish()) == [[1, "n1"]]
+
+
 def test_what_the_store_cannot_tell_is_unavailable_and_not_a_default() -> None:
     reads = Reads()
     reads.submit(ask(1, 2))
@@ -281,6 +327,16 @@ def test_a_group_without_a_cache_goes_to_the_store_at_once() -> None:
     outcome = reads.submit(ask(1, group="live::uncached"))
     assert isinstance(outcome, PendingRead)
     assert reads.cached.take(0) is None
+
+
+def test_places_of_many_keys_are_those_of_each() -> None:
+    placement = Placement(["a:1", "b:1", "c:1"], epoch=3)
+    keys = [key_of(user) for user in range(30)]
+    places = placement.places(keys)
+    assert places == [
+        (placement.node(key), placement.block_key(key), placement.lease_key(key)) for key in keys
+    ]
+    assert {node for node, *_ in places} == {0, 1, 2}
 
 
 def test_a_node_that_is_down_leaves_its_rows_to_the_store() -> None:
@@ -381,6 +437,8 @@ def test_a_row_of_a_newer_catalog_asks_for_it_once() -> None:
     assert isinstance(pending, PendingRead)
     with pytest.raises(StaleCatalog):
         pending.take_cells(0, stored, NOW_MS)
+    with pytest.raises(StaleCatalog):
+        pending.take_rows([(0, stored)], NOW_MS)
 
 
 @pytest.mark.parametrize(

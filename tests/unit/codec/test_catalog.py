@@ -56,6 +56,15 @@ def test_keys_read_back_as_they_were_written(catalog: Catalog) -> None:
     assert catalog.decode_key(key) == ("live::host-stat-v1", {"user_id": -5, "room": "böse"})
 
 
+def test_many_keys_are_read_back_at_once_in_order(catalog: Catalog) -> None:
+    group = "live::host-stat-v1"
+    users = [(-5, "böse"), (7, "a"), (-5, "böse")]
+    keys = [catalog.encode_key(group, {"user_id": user, "room": room}) for user, room in users]
+    assert catalog.decode_keys(keys) == [(group, [user, room]) for user, room in users]
+    with pytest.raises(DecodeError):
+        catalog.decode_keys([keys[0], keys[1][:-1]])
+
+
 @pytest.mark.parametrize(
     ("keys", "sentence"),
     [

@@ -23,12 +23,12 @@ from headrace.codec import (
     ReadEngine,
     StaleCatalog,
 )
-from headrace.gateway.cached.flights import Asked, Block, Flight, Flights
+from headrace.gateway.cached.flights import Block, Boarded, Fill, Flight, Flights, Wanted
 from headrace.gateway.cached.link import Links, Outcome
 from headrace.gateway.cached.pace import Pace
 from headrace.gateway.catalog_in_force import CatalogInForce
 from headrace.gateway.errors import Overloaded, refusal_of
-from headrace.gateway.ports import Cells, Clock, PartState, RowReader
+from headrace.gateway.ports import Cells, Clock, PartState, RowReader, Unreachable
 from headrace.gateway.responses import PreparedRefusal
 from headrace.registry.cache_url import CacheUrl
 
@@ -61,8 +61,6 @@ OVERLOADED = PreparedRefusal(
 )
 
 Deliver = Callable[[bytes], None]
-Wanted = tuple[int, bytes, int | None, int]
-"""Slot, key, events of a History, and cache ttl in ms."""
 
 
 class Asking(msgspec.Struct):
@@ -260,41 +258,62 @@ class StoreReads:
                 wanted = pending.wanted()
             if not wanted or self._loop.time() >= due_s:
                 return
-            asked = [Asked(key, events, ttl > 0) for _, key, events, ttl in wanted]
             alone = rounds == ROUNDS_MAX
-            boarded = self._flights.board(catalog, asked, due_s=due_s, alone=alone)
+            boarded = self._flights.board(catalog, wanted, due_s=due_s, alone=alone)
             try:
-                for (slot, *_), (flight, late) in zip(wanted, boarded, strict=True):
-                    await self._take(pending, slot, flight, due_s, late=late)
+                await self._take(pending, boarded, due_s)
             finally:
-                for flight, late in boarded:
-                    self._flights.leave(flight, late=late)
+                self._flights.leave(boarded)
 
-    async def _take(
-        self, pending: PendingRead, slot: int, flight: Flight, due_s: float, *, late: bool
+    async def _take(self, pending: PendingRead, boarded: list[Boarded], due_s: float) -> None:
+        """Put what flights bring into the request; what cannot be trusted stays wanted."""
+        landed: list[tuple[int, Flight]] = []
+        for slot, flight, late in boarded:
+            # The keys of one request land together: only the first of them has to be waited for.
+            if flight.outcome is None or (late and flight.confirmed is None):
+                await self._put(pending, landed, due_s)
+                landed = []
+                await flight.landed()
+                if late:
+                    await flight.settled()
+            if not late or flight.confirmed or isinstance(flight.outcome, Unreachable):
+                landed.append((slot, flight))
+        await self._put(pending, landed, due_s)
+
+    async def _put(
+        self, pending: PendingRead, landed: list[tuple[int, Flight]], due_s: float
     ) -> None:
-        """Put a flight's outcome into the request; what cannot be trusted stays wanted."""
-        landed = flight.outcome
-        # The keys of one request land together: only the first of them has to be waited for.
-        outcome = landed.result() if landed.done() else await asyncio.shield(landed)
-        if isinstance(outcome, Block):
-            if not pending.take_block(slot, outcome.block, self._clock()):
-                await self._flights.discard(flight.asked.key)
-            return
-        if not isinstance(outcome, Cells):
+        rows: list[tuple[int, list[tuple[int, bytes]]]] = []
+        flights: list[Flight] = []
+        for slot, flight in landed:
+            outcome = flight.outcome
+            if isinstance(outcome, Cells):
+                rows.append((slot, outcome.cells))
+                flights.append(flight)
+            elif isinstance(outcome, Block):
+                if not pending.take_block(slot, outcome.block, self._clock()):
+                    await self._flights.discard(flight.key)
             # Whose deadline lies beyond that of the flight tries anew, once: its own is as late.
-            if flight.due_s >= due_s:
+            elif flight.due_s >= due_s:
                 pending.take_unavailable(slot)
-            return
-        if late and not await asyncio.shield(flight.confirmed):
-            return
-        fill = pending.take_cells(slot, outcome.cells, self._clock())
-        if fill is None:
-            return
-        block, ttl_ms = fill
-        if flight.contested:
-            await self._flights.observe(flight.asked.key, block)
-        self._flights.offer(flight, block, _jittered(ttl_ms))
+        if rows:
+            await self._pass_on(flights, pending.take_rows(rows, self._clock()))
+
+    async def _pass_on(self, flights: list[Flight], blocks: list[tuple[bytes, int] | None]) -> None:
+        """Fill the cache with what was read, or tell it what was seen where others may fill."""
+        fills: list[Fill] = []
+        seen: list[tuple[bytes, bytes]] = []
+        for flight, made in zip(flights, blocks, strict=True):
+            if made is None:
+                continue
+            block, ttl_ms = made
+            if flight.contested:
+                seen.append((flight.key, block))
+            elif flight.token is not None:
+                fills.append((flight, block, _jittered(ttl_ms)))
+        self._flights.offer(fills)
+        if seen:
+            await self._flights.observe(seen)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

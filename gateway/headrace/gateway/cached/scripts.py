@@ -1,4 +1,4 @@
-"""The lease protocol, as three Lua scripts over a block key and a lease key.
+"""The lease protocol, as three Lua scripts over block keys and lease keys, each pair on its own.
 
 A lease is a random token of 8 bytes with a short life. Who holds it may fill, while it stands; a
 writer's invalidation deletes block and lease together, so a value read before the write can never
@@ -45,29 +45,47 @@ return answers
 meanwhile; 1 when the lease is ours; 0 when it is another's."""
 
 FILL = Script("""
-local lease = redis.call('GET', KEYS[2])
-if not lease or string.sub(lease, 1, 8) ~= ARGV[1] then return 0 end
-redis.call('DEL', KEYS[2])
-if #lease > 8 and string.sub(lease, 9) ~= redis.sha1hex(ARGV[2]) then return 0 end
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-return ARGV[1] .. KEYS[1]
+local answers = {}
+for i = 1, #KEYS, 2 do
+  local at = (i - 1) / 2 * 3
+  local token, block, life = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  local lease = redis.call('GET', KEYS[i + 1])
+  local answer = 0
+  if lease and string.sub(lease, 1, 8) == token then
+    redis.call('DEL', KEYS[i + 1])
+    if #lease == 8 or string.sub(lease, 9) == redis.sha1hex(block) then
+      redis.call('SET', KEYS[i], block, 'PX', life)
+      answer = token .. KEYS[i]
+    end
+  end
+  answers[#answers + 1] = answer
+end
+return answers
 """)
-"""KEYS block key, lease key; ARGV token, block, ttl in ms. Token and block key when the block was
-put, so that another script's reply, or another fill's, is never taken for this one's."""
+"""KEYS block key and lease key in turn; ARGV token, block, ttl in ms in turn. Per pair: token and
+block key when the block was put, so that another script's reply, or another fill's, is never taken
+for this one's; else 0."""
 
 OBSERVE = Script("""
-local block = redis.call('GET', KEYS[1])
-if block and block ~= ARGV[1] then redis.call('DEL', KEYS[1]) end
-local lease = redis.call('GET', KEYS[2])
-if not lease then return 0 end
-local seen = redis.sha1hex(ARGV[1])
-if #lease == 8 then
-  redis.call('SET', KEYS[2], lease .. seen, 'KEEPTTL')
-elseif string.sub(lease, 9) ~= seen then
-  redis.call('DEL', KEYS[2])
+for i = 1, #KEYS, 2 do
+  local seen = ARGV[(i + 1) / 2]
+  local block = redis.call('GET', KEYS[i])
+  if block and block ~= seen then redis.call('DEL', KEYS[i]) end
+  local lease = redis.call('GET', KEYS[i + 1])
+  if lease then
+    local digest = redis.sha1hex(seen)
+    if #lease == 8 then
+      redis.call('SET', KEYS[i + 1], lease .. digest, 'KEEPTTL')
+    elseif string.sub(lease, 9) ~= digest then
+      redis.call('DEL', KEYS[i + 1])
+    end
+  end
 end
-return 1
+return #KEYS
 """)
-"""KEYS block key, lease key; ARGV the block as seen in the store."""
+"""KEYS block key and lease key in turn; ARGV the block of each pair as seen in the store."""
+
+PAIRS_PER_CALL_MAX: Final = 250
+"""Of one FILL or OBSERVE: a node does nothing else while a script runs."""
 
 ALL: Final = (TAKE_LEASES, FILL, OBSERVE)

@@ -7,13 +7,14 @@ here may fill a cache. A read that fails is a reason, never a missing row.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from acsylla.errors import CassException
 
 from headrace.codec import Catalog
 from headrace.gateway.ports import Cells, Unreachable
+from headrace.gateway.stores.in_flight import InFlight, result_of
 from headrace.registry.cql import CATALOG, RowStatements
 from headrace.registry.errors import CatalogUnreadable
 
@@ -57,54 +58,103 @@ class ScyllaRows:
     def __init__(self, session: Any, keyspace: str) -> None:
         self._session = session
         self._keyspace = keyspace
-        self._prepared: dict[str, Any] = {}
-        self._rows: dict[str, RowStatements] = {}
-        self._in_flight = asyncio.Semaphore(READS_IN_FLIGHT_MAX)
+        self._prepared: dict[tuple[str, bool], Any] = {}
+        """Of a group's name and whether its rows are histories."""
+        self._in_flight = InFlight(READS_IN_FLIGHT_MAX)
+
+    @property
+    def in_flight(self) -> int:
+        """Reads that the store was asked for and has not answered."""
+        return self._in_flight.under_way
 
     async def fetch(
         self, catalog: Catalog, wanted: Sequence[tuple[bytes, int | None]], *, limit_ms: int
     ) -> list[Cells | Unreachable]:
         """One outcome per wanted (key, limit); the limit of a History, None for an Object."""
         due_s = asyncio.get_running_loop().time() + limit_ms / 1000
-        reads = (self._one(catalog, key, limit, due_s) for key, limit in wanted)
-        return await asyncio.gather(*reads)
-
-    async def _one(
-        self, catalog: Catalog, key: bytes, limit: int | None, due_s: float
-    ) -> Cells | Unreachable:
-        group, fields = catalog.decode_key(key)
-        rows = self._rows.get(group)
-        if rows is None:
-            rows = self._rows[group] = RowStatements(self._keyspace, group, list(fields))
-        text = rows.select_object if limit is None else rows.select_events
-        parameters = [*fields.values()] if limit is None else [*fields.values(), limit]
+        begun: list[Begun | Unreachable] = []
         try:
-            async with self._in_flight:
-                left_ms = int((due_s - asyncio.get_running_loop().time()) * 1000)
-                if left_ms < 1:  # To the driver, a limit of 0 ms is none at all.
-                    return Unreachable("the deadline passed before the store was asked")
-                statement = await self._bound(text, parameters, left_ms)
-                result = await self._session.execute(statement)
-        except CassException as error:
-            return Unreachable(str(error) or type(error).__name__)
-        if limit is not None:
-            return Cells([(0, row.column_value_by_index(0)) for row in result.all()])
-        return Cells(_object_cells(result.first()))
+            await self._begin(catalog, wanted, due_s, begun)
+            outcomes: list[Cells | Unreachable] = []
+            for each, (_, limit) in zip(begun, wanted, strict=True):
+                if isinstance(each, Unreachable):
+                    outcomes.append(each)
+                    continue
+                call, ended = each
+                # Reads begun together end together: few of them have to be waited for.
+                if not ended.done():
+                    await ended
+                outcomes.append(_outcome(call, is_history=limit is not None))
+        except BaseException:
+            for each in begun:
+                if not isinstance(each, Unreachable):
+                    each[0].close()
+            raise
+        return outcomes
 
-    async def _bound(self, text: str, parameters: list[int | str], limit_ms: int) -> Any:
-        prepared = self._prepared.get(text)
-        if prepared is None:
-            prepared = self._prepared[text] = await self._session.create_prepared(text)
-        statement = prepared.bind(parameters, timeout=limit_ms / 1000)
-        statement.set_is_idempotent(True)
-        return statement
+    async def _begin(
+        self,
+        catalog: Catalog,
+        wanted: Sequence[tuple[bytes, int | None]],
+        due_s: float,
+        begun: list[Begun | Unreachable],
+    ) -> None:
+        """Begin a read per wanted row, or say why not: into `begun`, in order."""
+        now_s = asyncio.get_running_loop().time
+        in_flight, execute = self._in_flight, self._session.execute
+        limit_s = due_s - now_s()
+        keys = catalog.decode_keys([key for key, _ in wanted])
+        for (group, parameters), (key, limit) in zip(keys, wanted, strict=True):
+            try:
+                prepared = self._prepared.get((group, limit is not None))
+                if prepared is None:
+                    prepared = await self._prepare(catalog, key, is_history=limit is not None)
+                    limit_s = due_s - now_s()
+                if not in_flight.has_room():
+                    await in_flight.room()
+                    limit_s = due_s - now_s()
+                if limit_s < DRIVER_LIMIT_MIN_S:
+                    begun.append(Unreachable("the deadline passed before the store was asked"))
+                    continue
+                if limit is not None:
+                    parameters.append(limit)
+                statement = prepared.bind(parameters, None, None, limit_s)
+                statement.set_is_idempotent(True)
+                call = execute(statement)
+                begun.append((call, in_flight.begin(call)))
+            except CassException as error:
+                begun.append(_unreachable(error))
+
+    async def _prepare(self, catalog: Catalog, key: bytes, *, is_history: bool) -> Any:
+        group, fields = catalog.decode_key(key)
+        rows = RowStatements(self._keyspace, group, list(fields))
+        text = rows.select_events if is_history else rows.select_object
+        prepared = self._prepared[group, is_history] = await self._session.create_prepared(text)
+        return prepared
 
 
-def _object_cells(row: Any) -> list[tuple[int, bytes]]:
+Begun = tuple[Coroutine[Any, Any, Any], asyncio.Future[Any]]
+"""A call of the driver, and the future it waits for."""
+
+DRIVER_LIMIT_MIN_S = 0.001
+"""Below a millisecond the driver's limit is 0 ms, to it none at all."""
+
+
+def _outcome(call: Coroutine[Any, Any, Any], *, is_history: bool) -> Cells | Unreachable:
+    try:
+        result = result_of(call)
+    except CassException as error:
+        return _unreachable(error)
+    if is_history:
+        return Cells([(0, row.column_value_by_index(0)) for row in result.all()])
+    row = result.first()
     if row is None:
-        return []
-    record, patches = row.as_tuple()
-    cells: list[tuple[int, bytes]] = list((patches or {}).items())
-    if record is not None:
-        cells.append((0, record))
-    return cells
+        return Cells([])
+    record, patches = row.column_value_by_index(0), row.column_value_by_index(1)
+    if not patches:
+        return Cells([] if record is None else [(0, record)])
+    return Cells([*patches.items(), *([] if record is None else [(0, record)])])
+
+
+def _unreachable(error: Exception) -> Unreachable:
+    return Unreachable(str(error) or type(error).__name__)

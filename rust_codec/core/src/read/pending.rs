@@ -181,6 +181,12 @@ impl Pending {
         }
     }
 
+    /// Whether the row's group is cached at all.
+    #[must_use]
+    pub fn is_cached(&self, slot: usize) -> bool {
+        self.read_of(slot).is_some_and(|read| read.group.cache_ttl_ms > 0)
+    }
+
     /// Says that the store was not reached for a row.
     pub fn take_unavailable(&mut self, slot: usize) {
         self.put(slot, Held::Unavailable);
