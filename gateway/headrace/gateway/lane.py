@@ -50,9 +50,12 @@ HEAD_END = b"\r\n\r\n"
 READ_STARTS = (b"POST /v1/read HTTP/1.1\r\n", b"POST /get-online-features HTTP/1.1\r\n")
 
 UNUSUAL = frozenset(
-    {b"forwarded", b"expect", b"upgrade", b"content-encoding", b"transfer-encoding", b"trailer"}
+    {b"forwarded", b"expect", b"content-encoding", b"transfer-encoding", b"trailer"}
 )
 """Header fields that send a request to ASGI; so does any that starts with `x-forwarded-`."""
+
+UPGRADING = frozenset({b"upgrade", b"http2-settings"})
+"""Header fields, and words of `Connection`, by which a caller asks for another protocol."""
 
 NEGOTIATED = frozenset({b"content-type", b"accept", b"accept-encoding"})
 """Header fields that decide about the answer; one that stands twice sends a request to ASGI."""
@@ -164,19 +167,53 @@ class LaneProtocol(HttpToolsProtocol):
             self._whole = b""
         self._chunk_bytes = len(data)
         self._began = False
-        try:
-            self._http.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._refuse(400, "UPGRADE_REFUSED", "this server speaks HTTP/1.1 only")
-        except httptools.HttpParserCallbackError as error:
-            self._callback_failed(error)
-        except httptools.HttpParserError:
-            self._refuse(400, "MALFORMED_HTTP", "the request is not well-formed HTTP/1.1")
+        self._feed(data)
         if self._stage == HEAD and not self._began:
             # A head that a whole chunk did not finish.
             self._head_bytes += len(data)
             if self._head_bytes > self._lane.limits.head_bytes_max:
                 self._refuse_head()
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self._feed_plainly(data)
+        except httptools.HttpParserCallbackError as error:
+            self._callback_failed(error)
+        except httptools.HttpParserError:
+            self._refuse(400, "MALFORMED_HTTP", "the request is not well-formed HTTP/1.1")
+
+    def _feed_plainly(self, data: bytes) -> None:
+        """Parse, as if callers who would rather speak another protocol had not said so.
+
+        The JDK's own client asks for HTTP/2 in every first request. RFC 9110, 7.8 lets a server
+        ignore that; the parser stops at such a head, so it is given the same one without it.
+        """
+        while data:
+            try:
+                self._http.feed_data(data)
+            except httptools.HttpParserUpgrade as stopped:
+                if self._http.get_method() == b"CONNECT":
+                    self._refuse(400, "UPGRADE_REFUSED", "this server speaks HTTP/1.1 only")
+                    return
+                data = self._without_upgrade() + data[stopped.args[0] :]
+            else:
+                return
+
+    def _without_upgrade(self) -> bytes:
+        """The head that was parsed last, without the wish for another protocol."""
+        if self._stage == ENDED:
+            return b""
+        self._whole = b""
+        method, version = self._http.get_method(), self._http.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (method, self.url, version)]
+        for name, value in self.headers:
+            if name == b"connection":
+                kept = (part.strip() for part in value.split(b","))
+                value = b", ".join(part for part in kept if part.lower() not in UPGRADING)
+            elif name in UPGRADING:
+                continue
+            lines.append(b"%b: %b" % (name, value))
+        return b"\r\n".join(lines) + HEAD_END
 
     def on_message_begin(self) -> None:
         if self._stage == ENDED:
@@ -198,8 +235,8 @@ class LaneProtocol(HttpToolsProtocol):
             self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        if self._stage == ENDED or not self._head_within_limits():
-            return
+        if self._stage == ENDED or not self._head_within_limits() or self._http.should_upgrade():
+            return  # the last: `_feed_plainly` comes back to it
         if (
             self.url in (READ_URL, FEAST_URL)
             and self._local
