@@ -76,9 +76,9 @@ async def process(store: Path, *more: str) -> AsyncGenerator[Process]:
 async def ready(live: Process) -> bool:
     try:
         connection = await live.connect()
-    except OSError:
-        return False
-    answer = await connection.exchange(get("/readyz", "connection: close"))
+        answer = await connection.exchange(get("/readyz", "connection: close"))
+    except (OSError, asyncio.IncompleteReadError):
+        return False  # refused, or ended with the process that had not accepted it yet
     connection.close()
     return answer.status == 200
 
@@ -192,6 +192,21 @@ async def test_several_workers_share_one_address_and_stop_together(store: Path) 
             assert await live.process.wait() == 0
 
 
+@pytest.mark.parametrize("count", [2, 4])
+async def test_64_connections_are_spread_over_workers_within_a_tenth(store: Path, count: int) -> None:
+    async with process(store, "--workers", str(count)) as live:
+        workers = children(live.process.pid)
+        alone = {worker: sockets(worker) for worker in workers}
+        held = [await live.connect() for _ in range(64)]
+        for connection in held:
+            assert (await connection.exchange(post(BODY))).status == 200
+        # Within 10 %: a connection of the wait until the gateway was ready may have ended since.
+        served = [sockets(worker) - alone[worker] for worker in workers]
+        assert all(abs(each - 64 / count) <= 0.1 * 64 / count for each in served), served
+        for connection in held:
+            connection.close()
+
+
 async def test_a_second_sigterm_ends_all_workers_and_their_parent_at_once(store: Path) -> None:
     async with process(store, "--workers", "2") as live:
         holders = [await live.connect() for _ in range(20)]  # Some on either worker.
@@ -249,6 +264,11 @@ async def test_a_request_under_way_is_finished_by_an_orphan(store: Path) -> None
         assert (await connection.answer()).status == 200
         connection.close()
         await until(lambda: not any(map(is_alive, workers)))
+
+
+def sockets(pid: int) -> int:
+    """How many sockets a process has open (proc(5))."""
+    return sum("socket:" in str(place.readlink()) for place in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def is_alive(pid: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 from headrace.gateway.limits import Limits
@@ -64,6 +65,8 @@ class Lane:
 
         Callers repeat their heads byte for byte; equal bytes mean the same again.
         """
+        self.ended: Callable[[], None] | None = None
+        """Called when a connection has ended, where somebody counts them."""
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -95,6 +98,8 @@ class Lane:
 
     def leave(self, connection: TimedConnection) -> None:
         self.connections.discard(connection)
+        if self.ended is not None:
+            self.ended()
 
     def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = loop.call_later(self.limits.sweep_seconds, self._sweep, loop)

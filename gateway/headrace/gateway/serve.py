@@ -18,6 +18,7 @@ import uvicorn
 from litestar import Litestar
 
 from headrace.gateway.errors import GatewayError
+from headrace.gateway.handover import Inbox
 from headrace.gateway.lane import LaneProtocol
 from headrace.gateway.lane_state import Lane
 
@@ -71,6 +72,8 @@ class GatewayServer(uvicorn.Server):
     """uvicorn's server with our drain; leaves signals to the composition."""
 
     def __init__(self, app: Litestar) -> None:
+        self._inbox: Inbox | None = None
+        self._arriving: set[asyncio.Task[None]] = set()
         self.lane = cast("Lane", app.state.lane)
         limits = self.lane.limits
         config = uvicorn.Config(
@@ -99,11 +102,37 @@ class GatewayServer(uvicorn.Server):
         """Serve until `stop`, then drain. The listener is closed on return."""
         await self.serve(sockets=[listener])
 
+    async def serve_from(self, inbox: Inbox) -> None:
+        """Serve the connections that another process accepts, until `stop`, then drain."""
+        self._inbox = inbox
+        self.lane.ended = inbox.end
+        await self.serve(sockets=[])
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then take what was built so far out of the collector's sight."""
         await super().startup(sockets)
         gc.collect()
         gc.freeze()
+        if self._inbox is not None:
+            self._inbox.open(self._arrive)
+
+    def _arrive(self, connection: socket.socket) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve_one(connection))
+        self._arriving.add(task)
+        task.add_done_callback(self._arriving.discard)
+
+    async def _serve_one(self, connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.connect_accepted_socket(self._protocol, connection)
+        except OSError:  # The caller left before we looked.
+            connection.close()
+            if self._inbox is not None:
+                self._inbox.end()
+
+    def _protocol(self) -> asyncio.Protocol:
+        state = self.lifespan.state
+        return LaneProtocol(config=self.config, server_state=self.server_state, app_state=state)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept a little longer, ending each connection with its answer; then finish and close."""
@@ -113,6 +142,10 @@ class GatewayServer(uvicorn.Server):
         deadline = loop.time() + limits.drain_quiet_seconds
         while loop.time() < deadline and not self.lane.quiet:  # noqa: ASYNC110 - nothing signals quiet
             await asyncio.sleep(QUIET_POLL_SECONDS)
+        if self._inbox is not None:
+            self._inbox.close()
+            if self._arriving:
+                await asyncio.wait(self._arriving)
         await super().shutdown(sockets)
 
     @contextlib.contextmanager

@@ -16,6 +16,7 @@ from headrace.cli.log_appender import LogAppender
 from headrace.codec import ReadEngine
 from headrace.gateway.app import Ports, create_app
 from headrace.gateway.catalog_in_force import CatalogInForce
+from headrace.gateway.handover import Inbox
 from headrace.gateway.limits import Limits
 from headrace.gateway.ports import PartState
 from headrace.gateway.serve import GatewayServer
@@ -99,17 +100,20 @@ class GatewayRole:
         """Unready at once, then drain."""
         self._server.stop()
 
-    async def run(self, listener: socket.socket) -> None:
-        """Serve on a bound socket until `stop`; returns when drained."""
+    async def run(self, callers: socket.socket | Inbox) -> None:
+        """Serve those who call a bound socket, or come by an inbox, until `stop` and drained."""
         if self._late is not None:
             self._late.open()
         await self._look_first()
-        self._announce(listener)
+        self._announce(callers)
         watching = [] if self._shares_watcher else [asyncio.create_task(self._watcher.run())]
         if self._appender is not None:
             watching.append(asyncio.create_task(self._appender.watch()))
         try:
-            await self._server.serve_on(listener)
+            if isinstance(callers, Inbox):
+                await self._server.serve_from(callers)
+            else:
+                await self._server.serve_on(callers)
         finally:
             for task in watching:
                 task.cancel()
@@ -121,8 +125,8 @@ class GatewayRole:
     async def _look_first(self) -> None:
         """Look for the catalog before any caller is taken, for as long as a session needs to open.
 
-        A worker that replaces another shares its listening socket: it must not take callers from
-        its siblings before it can answer them. A store that is down is not waited for any longer.
+        A worker that replaces another must not take callers from its siblings before it can answer
+        them. A store that is down is not waited for any longer.
         """
         loop = asyncio.get_running_loop()
         give_up_s = loop.time() + FIRST_LOOK_LIMIT_S
@@ -135,13 +139,17 @@ class GatewayRole:
             await asyncio.sleep(FIRST_LOOK_PAUSE_S)
             await self._watcher.refresh()
 
-    def _announce(self, listener: socket.socket) -> None:
-        host, port = listener.getsockname()[:2]
-        place = f"[{host}]" if ":" in host else host
+    def _announce(self, callers: socket.socket | Inbox) -> None:
         catalog = (
             f"catalog generation {self._in_force.generation}"
             if self._in_force.loaded
             else self._in_force.why_missing()
         )
-        click.echo(f"serving on http://{place}:{port} ({catalog})", err=True)
+        click.echo(f"serving on {place_of(callers)} ({catalog})", err=True)
         click.echo("no access.yaml: only direct loopback callers are answered", err=True)
+
+
+def place_of(callers: socket.socket | Inbox) -> str:
+    """The URL that callers use."""
+    host, port = callers.address if isinstance(callers, Inbox) else callers.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
