@@ -60,20 +60,20 @@ async def test_a_call_that_fails_at_once_is_not_under_way() -> None:
 async def test_calls_that_ended_make_room_without_being_looked_at() -> None:
     in_flight = InFlight(3)
     answers = begin(in_flight, 3)
-    assert not in_flight.has_room()
+    assert in_flight.room_now(1) == 0
     answers[1].set_result("x")
-    assert in_flight.has_room()
+    assert in_flight.room_now(1) == 1
     assert in_flight.under_way == 2
 
 
 async def test_who_finds_no_room_waits_for_the_first_end_whichever_it_is() -> None:
     in_flight = InFlight(3)
     answers = begin(in_flight, 3)
-    waiting = asyncio.create_task(in_flight.room())
+    waiting = asyncio.create_task(in_flight.room(5))
     await turns()
     assert not waiting.done()
     answers[2].set_result("x")
-    await asyncio.wait_for(waiting, 1)
+    assert await asyncio.wait_for(waiting, 1) == 1
     assert in_flight.under_way == 2
 
 
@@ -83,14 +83,14 @@ async def test_room_is_given_in_the_order_of_asking_and_not_to_who_comes_later()
     order: list[str] = []
 
     async def ask(name: str) -> None:
-        await in_flight.room()
+        await in_flight.room(1)
         order.append(name)
         answers.extend(begin(in_flight, 1))
 
     asking = [asyncio.create_task(ask(name)) for name in ("first", "second")]
     await turns()
     answers[0].set_result("x")
-    assert not in_flight.has_room(), "those who wait come first"
+    assert in_flight.room_now(1) == 0, "those who wait come first"
     await turns()
     assert order == ["first"]
     answers[1].set_result("x")
@@ -102,13 +102,31 @@ async def test_room_is_given_in_the_order_of_asking_and_not_to_who_comes_later()
 async def test_who_gives_up_waiting_leaves_his_turn_to_the_next() -> None:
     in_flight = InFlight(1)
     (answer,) = begin(in_flight, 1)
-    impatient, patient = (asyncio.create_task(in_flight.room()) for _ in range(2))
+    impatient, patient = (asyncio.create_task(in_flight.room(1)) for _ in range(2))
     await turns()
     impatient.cancel()
     await turns()
     answer.set_result("x")
     await asyncio.wait_for(patient, 1)
-    assert in_flight.has_room()
+    assert in_flight.room_now(1) == 1
+
+
+async def test_who_wants_many_is_woken_for_many_and_who_wants_few_for_few() -> None:
+    in_flight = InFlight(32)
+    answers = begin(in_flight, 32)
+    waiting = asyncio.create_task(in_flight.room(100))
+    await turns()
+    for answer in answers[:3]:
+        answer.set_result("x")
+    await turns()
+    assert not waiting.done(), "an eighth of all is four"
+    answers[3].set_result("x")
+    assert await asyncio.wait_for(waiting, 1) == 4
+    begin(in_flight, 4)
+    waiting = asyncio.create_task(in_flight.room(1))
+    await turns()
+    answers[4].set_result("x")
+    assert await asyncio.wait_for(waiting, 1) == 1
 
 
 async def test_never_more_calls_are_under_way_than_allowed() -> None:
@@ -119,10 +137,11 @@ async def test_never_more_calls_are_under_way_than_allowed() -> None:
 
     async def caller(calls: int) -> None:
         nonlocal most
-        for _ in range(calls):
-            if not in_flight.has_room():
-                await in_flight.room()
-            answers.extend(begin(in_flight, 1))
+        while calls > 0:
+            room = in_flight.room_now(calls) or await in_flight.room(calls)
+            begun = min(room, calls)
+            calls -= begun
+            answers.extend(begin(in_flight, begun))
             most = max(most, in_flight.under_way)
 
     callers = asyncio.gather(*(caller(calls) for calls in (20, 5, 13, 40, 1, 9)))

@@ -11,6 +11,9 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+WAKE_SHARE = 8
+"""Who waits is woken when an eighth of all calls may begin, or all of his: not for each anew."""
+
 
 class InFlight:
     """Counts the calls under way; who finds no room waits for it, in the order of asking.
@@ -27,6 +30,8 @@ class InFlight:
         """Calls under way whose end is told."""
         self._turn = asyncio.Lock()
         self._queued = 0
+        self._enough = 0
+        """Calls that may begin before who waits is woken."""
         self._room: asyncio.Future[None] | None = None
 
     @property
@@ -34,17 +39,19 @@ class InFlight:
         """Calls begun and not ended."""
         return self._telling + sum(not ended.done() for ended in self._quiet)
 
-    def has_room(self) -> bool:
-        """Whether a call may begin now; not while others wait for that."""
-        return not self._queued and self._is_free()
+    def room_now(self, wanted: int) -> int:
+        """How many calls may begin before anything else is awaited; none while others wait."""
+        return 0 if self._queued else self._free(wanted)
 
-    async def room(self) -> None:
-        """Wait until a call may begin, and begin it before anything else is awaited."""
+    async def room(self, wanted: int) -> int:
+        """Wait until calls may begin: how many, before anything else is awaited."""
         self._queued += 1
         try:
             async with self._turn:
-                while not self._is_free():
+                self._enough = min(wanted, max(1, self._calls_max // WAKE_SHARE))
+                while (free := self._free(wanted)) < self._enough:
                     await self._an_end()
+                return free
         finally:
             self._queued -= 1
 
@@ -56,11 +63,12 @@ class InFlight:
         self._quiet.append(ended)
         return ended
 
-    def _is_free(self) -> bool:
-        if self._telling + len(self._quiet) < self._calls_max:
-            return True
-        self._quiet = [ended for ended in self._quiet if not ended.done()]
-        return self._telling + len(self._quiet) < self._calls_max
+    def _free(self, wanted: int) -> int:
+        free = self._calls_max - self._telling - len(self._quiet)
+        if free < wanted:
+            self._quiet = [ended for ended in self._quiet if not ended.done()]
+            free = self._calls_max - self._telling - len(self._quiet)
+        return free
 
     async def _an_end(self) -> None:
         for ended in self._quiet:
@@ -72,7 +80,8 @@ class InFlight:
 
     def _told(self, _: asyncio.Future[Any]) -> None:
         self._telling -= 1
-        if self._room is not None and not self._room.done():
+        free = self._calls_max - self._telling - len(self._quiet)
+        if free >= self._enough and self._room is not None and not self._room.done():
             self._room.set_result(None)
 
 

@@ -102,16 +102,17 @@ class ScyllaRows:
         """Begin a read per wanted row, or say why not: into `begun`, in order."""
         now_s = asyncio.get_running_loop().time
         in_flight, execute = self._in_flight, self._session.execute
-        limit_s = due_s - now_s()
+        limit_s, room = due_s - now_s(), 0
         keys = catalog.decode_keys([key for key, _ in wanted])
         for (group, parameters), (key, limit) in zip(keys, wanted, strict=True):
             try:
                 prepared = self._prepared.get((group, limit is not None))
                 if prepared is None:
                     prepared = await self._prepare(catalog, key, is_history=limit is not None)
-                    limit_s = due_s - now_s()
-                if not in_flight.has_room():
-                    await in_flight.room()
+                    room = 0
+                if room == 0:
+                    left = len(wanted) - len(begun)
+                    room = in_flight.room_now(left) or await in_flight.room(left)
                     limit_s = due_s - now_s()
                 if limit_s < DRIVER_LIMIT_MIN_S:
                     begun.append(Unreachable("the deadline passed before the store was asked"))
@@ -121,6 +122,7 @@ class ScyllaRows:
                 statement = prepared.bind(parameters, None, None, limit_s)
                 statement.set_is_idempotent(True)
                 call = execute(statement)
+                room -= 1
                 begun.append((call, in_flight.begin(call)))
             except CassException as error:
                 begun.append(_unreachable(error))
