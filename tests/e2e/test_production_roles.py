@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import time
 import urllib.request
@@ -15,7 +16,12 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from deployment import Deployment, children, update
 
+from headrace.loadtest.bench import free_port
 from headrace.loadtest.servers import Server
+
+
+WORKER_PORTS = {"write": free_port(), "downsync": free_port()}
+"""Where the workers serve their metrics."""
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +42,10 @@ def deployment(
     made = Deployment(tmp_path_factory.mktemp("roles"), urls)
     try:
         made.start("serve", "serve", "--workers", "2")
-        made.start("write", "worker", "write")
-        made.start("downsync", "worker", "downsync")
+        made.start("write", "worker", "write", "--metrics-port", str(WORKER_PORTS["write"]))
+        made.start(
+            "downsync", "worker", "downsync", "--metrics-port", str(WORKER_PORTS["downsync"])
+        )
         made.until(lambda: "the online store is missing" in made.said("write"))
         made.until(lambda: made.said("serve").count("serving on") == 2)
         made.until(made.asks_for_apply)
@@ -166,6 +174,15 @@ def test_metrics_name_every_part(deployment: Deployment) -> None:
     assert 'headrace_part_up{part="online store"} 1.0' in text
     assert 'headrace_part_up{part="cache node 127.0.0.1:' in text
     assert 'headrace_engine_total{counter="store_reads"}' in text
+    assert re.search(r"^headrace_store_driver_connections [1-9]", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("role", WORKER_PORTS)
+def test_a_workers_metrics_tell_of_its_driver(deployment: Deployment, role: str) -> None:
+    address = f"http://127.0.0.1:{WORKER_PORTS[role]}/metrics"
+    with urllib.request.urlopen(address, timeout=10) as response:
+        text = response.read().decode()
+    assert re.search(r"^headrace_store_driver_connections [1-9]", text, re.MULTILINE)
 
 
 def test_a_gateway_worker_that_dies_is_replaced(deployment: Deployment) -> None:

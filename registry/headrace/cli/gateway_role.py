@@ -74,6 +74,9 @@ class GatewayRole:
             self._late = StoreReads(
                 engine, in_force, online.rows(), cache, now_ms, default_deadline_ms=deadline_ms
             )
+        metrics = metrics or CollectorRegistry()
+        for collector in online.collectors():
+            metrics.register(collector)
         ports = Ports(
             engine=at_once,
             late=self._late,
@@ -82,7 +85,7 @@ class GatewayRole:
             envelope_schema=ReadEngine.envelope_schema(),
             appender=self._appender,
             inspector=online.inspector(),
-            metrics=metrics or CollectorRegistry(),
+            metrics=metrics,
             parts=self._parts,
         )
         limits = Limits(body_bytes_max=settings.body_bytes_max)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from headrace.registry.errors import OnlineStoreMissing
 
 if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
+
     from headrace.codec import LmdbStore
     from headrace.gateway.ports import RowInspector
     from headrace.registry.ports import CatalogReader, CatalogWriter, TableAdmin
@@ -67,6 +69,10 @@ class LmdbEngine:
         from headrace.sync.stores.lmdb import LmdbSyncState
 
         return LmdbSyncState(self.store)
+
+    def collectors(self) -> tuple[Collector, ...]:
+        """What this engine adds to a process's metrics: nothing, it has no driver."""
+        return ()
 
     async def close(self) -> None:
         self.store.close()

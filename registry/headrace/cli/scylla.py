@@ -15,6 +15,8 @@ from headrace.registry.cql import CATALOG, create_own_tables
 from headrace.registry.errors import OnlineStoreMissing, SettingsError
 
 if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
+
     from headrace.gateway.ports import RowInspector
     from headrace.gateway.stores.scylla import ScyllaRows
     from headrace.registry.ports import CatalogReader, CatalogWriter, TableAdmin
@@ -180,6 +182,12 @@ class ScyllaEngine:
         from headrace.sync.stores.scylla_tables import ScyllaSyncState
 
         return ScyllaSyncState(self.session, self.url.keyspace)
+
+    def collectors(self) -> tuple[Collector, ...]:
+        """What this engine adds to a process's metrics."""
+        from headrace.cli.scylla_metrics import DriverCollector
+
+        return (DriverCollector(self.session.metrics),)
 
     async def close(self) -> None:
         await self.session.close()

@@ -43,6 +43,10 @@ class LateSession:
     def connected(self) -> bool:
         return self._session is not None
 
+    def metrics(self) -> Any:
+        """The driver's own numbers; None while there is no session."""
+        return None if self._session is None else self._session.metrics()
+
     async def close(self) -> None:
         """End the session, or the attempts to make one."""
         self._connecting.cancel()

@@ -66,6 +66,8 @@ async def _write(settings: Settings, bulk_rate: float | None, metrics_port: int 
     async with contextlib.AsyncExitStack() as opened:
         online = open_online_when_up(settings.online)
         opened.push_async_callback(online.close)
+        for collector in online.collectors():
+            registry.register(collector)
         command_log = open_commands(settings.commands)
         opened.push_async_callback(command_log.close)
         watcher = CatalogWatcher(online.catalog_reader(), wall_clock_ms)
@@ -115,10 +117,13 @@ async def _downsync(settings: Settings, metrics_port: int | None) -> None:
     from headrace.sync.downsync import DOWNSYNC_GROUP, Downsync, DownsyncPorts
     from headrace.sync.downsync_telemetry import DownsyncTelemetry
 
-    telemetry = DownsyncTelemetry(_metrics(metrics_port))
+    registry = _metrics(metrics_port)
+    telemetry = DownsyncTelemetry(registry)
     async with contextlib.AsyncExitStack() as opened:
         online = open_online_when_up(settings.online)
         opened.push_async_callback(online.close)
+        for collector in online.collectors():
+            registry.register(collector)
         offline = open_offline(settings.offline)
         opened.callback(offline.close)
         command_log = open_commands(settings.commands)
