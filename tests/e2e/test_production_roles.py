@@ -19,7 +19,6 @@ from deployment import Deployment, children, update
 from headrace.loadtest.bench import free_port
 from headrace.loadtest.servers import Server
 
-
 WORKER_PORTS = {"write": free_port(), "downsync": free_port()}
 """Where the workers serve their metrics."""
 
