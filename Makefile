@@ -5,7 +5,8 @@ CODEC  := Cargo.toml Cargo.lock $(shell find rust_codec -name '*.rs' -o -name '*
 SRC    := rust_codec/headrace gateway/headrace sync/headrace registry/headrace loadtest/headrace
 ONCE   ?=
 ENGINES ?= embedded
-.PHONY: help install run test static codec bench bench-embedded bench-real bench-faults stress clean
+ARGUMENTS ?=
+.PHONY: help install run test static codec bench bench-embedded bench-real bench-peers bench-faults stress clean
 
 help:
 	@grep -E '^## ' Makefile | sed 's/^## //'
@@ -52,6 +53,11 @@ bench-real: .venv/dev
 ## make bench-faults  latency and failures while the cache or the store fails, and under overload; raw results likewise
 bench-faults: .venv/dev
 	@$(BIN)/python -m headrace.loadtest.fault_bench
+	@$(BIN)/python -m headrace.loadtest.pages
+
+## make bench-peers   ours against Feast, FastAPI and Litestar on the same rows: CPU, latency, plots (ARGUMENTS=--quick)
+bench-peers: .venv/dev
+	@$(BIN)/python -m headrace.loadtest.peers $(ARGUMENTS)
 	@$(BIN)/python -m headrace.loadtest.pages
 
 ## make codec     rebuild the Rust codec in place, quickly (for developers)

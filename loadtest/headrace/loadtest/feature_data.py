@@ -93,16 +93,16 @@ def sample(*, rows: int = ROWS, histories: int = HISTORIES) -> Iterator[bytes]:
     """Commands for that many rows and Histories, the same on each run."""
     source = random.Random(20)
     for user_id in range(rows):
-        yield _command(OBJECT, "UPDATE", user_id, EVENT_MS, RECORD_TYPES, source)
+        yield command(OBJECT, "UPDATE", user_id, EVENT_MS, RECORD_TYPES, source)
     for user_id in range(histories):
         for event in range(EVENTS):
             at_ms = EVENT_MS + event * 60_000
-            yield _command(HISTORY, "APPEND", user_id, at_ms, EVENT_TYPES, source)
+            yield command(HISTORY, "APPEND", user_id, at_ms, EVENT_TYPES, source)
 
 
 def update(user_id: int, at_ms: int, source: random.Random) -> bytes:
     """An UPDATE of a whole record at an event time."""
-    return _command(OBJECT, "UPDATE", user_id, at_ms, RECORD_TYPES, source)
+    return command(OBJECT, "UPDATE", user_id, at_ms, RECORD_TYPES, source)
 
 
 def write_store(folder: Path, *, rows: int = ROWS, histories: int = HISTORIES) -> None:
@@ -160,9 +160,10 @@ def _values(row: list[object]) -> int:
     return sum(len(event) - 1 for event in events) if events else len(row)
 
 
-def _command(
+def command(
     group: str, method: str, user_id: int, at_ms: int, types: list[str], source: random.Random
 ) -> bytes:
+    """A command with a random value for every field."""
     values: dict[str, object] = {field.name: _value(field.type, source) for field in fields(types)}
     values["_last_updated_at_ms"] = at_ms
     keys = {"user_id": user_id}

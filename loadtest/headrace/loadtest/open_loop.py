@@ -429,8 +429,8 @@ def main() -> int:
     late_s = sorted(generator.sent_late_s)
     summary = generator.outcomes.summary(since_s=asked.warm_up)
     late_p99_ms = late_s[int(len(late_s) * 0.99)] * 1_000 if late_s else math.nan
-    told = {"sent_late_p99_ms": late_p99_ms, "started_s": generator.started_s}
-    print(json.dumps(summary | told))
+    told = summary | {"sent_late_p99_ms": late_p99_ms, "started_s": generator.started_s}
+    print(json.dumps({name: told[name] if math.isfinite(told[name]) else None for name in told}))
     return 0
 
 

@@ -1,10 +1,10 @@
-"""Tables of the READMEs, made from the raw result files: nobody types a number.
+"""Tables and plots of the READMEs, made from the raw result files: nobody types a number.
 
     python -m headrace.loadtest.pages [--check]
 
-What stands between `<!-- results:NAME -->` and `<!-- /results:NAME -->` in a document is replaced.
-With `--check` nothing is written and the exit status is 1 when a document is not what the results
-say.
+What stands between `<!-- results:NAME -->` and `<!-- /results:NAME -->` in a document is replaced;
+plots are SVG files beside the raw results. With `--check` nothing is written and the exit status is
+1 when a document or a plot is not what the results say.
 """
 
 from __future__ import annotations
@@ -13,13 +13,19 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from headrace.loadtest.peers import page, plots
+
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS = ROOT / "loadtest" / "results"
-DOCUMENTS = (ROOT / "README.md", ROOT / "loadtest" / "RESULTS.md")
+DOCUMENTS = (
+    ROOT / "README.md",
+    ROOT / "loadtest" / "RESULTS.md",
+    ROOT / "loadtest" / "PEERS.md",
+)
 BLOCK = re.compile(r"<!-- results:(\w+) -->\n.*?<!-- /results:\1 -->", re.DOTALL)
 
 
@@ -29,16 +35,27 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--check", action="store_true")
     checked: bool = parser.parse_args(arguments).check
     stale: list[Path] = []
-    for path in DOCUMENTS:
-        text = path.read_text()
-        made = BLOCK.sub(lambda found: _block(found.group(1)), text)
-        if made != text:
+    for path, made in [*_documents(), *_plots()]:
+        if not path.exists() or made != path.read_text():
             stale.append(path)
             if not checked:
                 path.write_text(made)
     for path in stale:
         print(f"{path.relative_to(ROOT)} {'is stale' if checked else 'is written'}")
     return 1 if checked and stale else 0
+
+
+def _documents() -> Iterator[tuple[Path, str]]:
+    for path in DOCUMENTS:
+        yield path, BLOCK.sub(lambda found: _block(found.group(1)), path.read_text())
+
+
+def _plots() -> Iterator[tuple[Path, str]]:
+    if not (RESULTS / "peers.json").exists():
+        return
+    report = _load("peers")
+    for name, draw in plots.PLOTS.items():
+        yield RESULTS / f"{name}.svg", plots.svg(draw(report))
 
 
 def _block(name: str) -> str:
@@ -236,6 +253,37 @@ def client_table() -> str:
     )
 
 
+def peers_cpu() -> str:
+    """Server CPU of every peer, drawn and told."""
+    report = _load("peers")
+    return f"{_plot('peers-cpu')}\n\n{_table(*page.cpu_table(report))}\n\n{page.method(report)}"
+
+
+def peers_absent() -> str:
+    """The same where keys have no row; its figures are in the table above it."""
+    _load("peers")
+    return _plot("peers-absent")
+
+
+def peers_open() -> str:
+    """Latency in an open loop."""
+    return f"{_plot('peers-latency')}\n\n{_table(*page.open_table(_load('peers')))}"
+
+
+def peers_detail() -> str:
+    """Latency, bytes and Redis's share in a closed loop."""
+    return _table(*page.detail_table(_load("peers")))
+
+
+def peers_list() -> str:
+    """Who is compared."""
+    return _table(*page.peers_table(_load("peers")))
+
+
+def _plot(name: str) -> str:
+    return f"![{name}](results/{name}.svg)"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "gateway": gateway_table,
     "real": real_table,
@@ -244,6 +292,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "faults": faults_table,
     "overload": overload_table,
     "client": client_table,
+    "peers_cpu": peers_cpu,
+    "peers_absent": peers_absent,
+    "peers_open": peers_open,
+    "peers_detail": peers_detail,
+    "peers_list": peers_list,
 }
 
 if __name__ == "__main__":

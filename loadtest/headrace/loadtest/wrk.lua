@@ -1,11 +1,11 @@
 -- Sends the bodies of a file in turn and prints what wrk measured as one JSON line.
--- Environment: BODIES (one body a line), ACCEPT.
+-- Environment: BODIES (one body a line), REQUEST_PATH, ACCEPT.
 local bodies, at = {}, 0
 local accept = os.getenv("ACCEPT")
 
 function init(_)
   for line in io.lines(os.getenv("BODIES")) do
-    bodies[#bodies + 1] = wrk.format("POST", "/v1/read",
+    bodies[#bodies + 1] = wrk.format("POST", os.getenv("REQUEST_PATH"),
       { ["Content-Type"] = "application/json", ["Accept"] = accept }, line)
   end
   at = math.random(#bodies)

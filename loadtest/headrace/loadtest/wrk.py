@@ -55,11 +55,19 @@ class Cell(NamedTuple):
 
 
 class Gateway(NamedTuple):
-    """A running server. `helpers` are servers it needs, whose CPU is not a neighbour's."""
+    """A running server, with the worker processes it has made of its own.
+
+    `helpers` are servers it needs, whose CPU is not a neighbour's.
+    """
 
     port: int
     pid: int
     helpers: tuple[int, ...] = ()
+    workers: tuple[int, ...] = ()
+
+    def cpu_seconds(self) -> float:
+        """User and system time so far, of the server alone."""
+        return sum(cpu_seconds(pid) for pid in (self.pid, *self.workers))
 
 
 class Round(NamedTuple):
@@ -153,14 +161,30 @@ def drive(live: Gateway, cells: Sequence[Cell], folder: Path, plan: Plan) -> dic
 
 
 def _wrk(cell: Cell, live: Gateway, folder: Path, seconds: int, connections: int) -> Round:
-    command = [*pin(1), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(LUA)]
-    command.append(f"http://127.0.0.1:{live.port}")
-    environment = {"PATH": os.environ["PATH"], "ACCEPT": cell.accept}
-    environment["BODIES"] = str(_bodies_path(cell, folder))
+    load = Load("/v1/read", cell.accept, _bodies_path(cell, folder), seconds, connections)
+    return drive_once(live, load)
+
+
+class Load(NamedTuple):
+    """What wrk sends to a server: the bodies of a file, one a line, in turn."""
+
+    path: str
+    accept: str
+    bodies: Path
+    seconds: int
+    connections: int
+
+
+def drive_once(live: Gateway, load: Load) -> Round:
+    """Run wrk once, closed loop, and account for who used the machine meanwhile."""
+    command = [*pin(1), "wrk", "-t1", f"-c{load.connections}", f"-d{load.seconds}s"]
+    command += ["-s", str(LUA), f"http://127.0.0.1:{live.port}"]
+    environment = {"PATH": os.environ["PATH"], "REQUEST_PATH": load.path, "ACCEPT": load.accept}
+    environment["BODIES"] = str(load.bodies)
     started, wrk_before = time.monotonic(), _children_seconds()
-    before, others_before = cpu_seconds(live.pid), _others_seconds(live)
+    before, others_before = live.cpu_seconds(), _others_seconds(live)
     finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    used = cpu_seconds(live.pid) - before
+    used = live.cpu_seconds() - before
     wrk_used = _children_seconds() - wrk_before
     others = _others_seconds(live) - others_before - wrk_used
     elapsed = time.monotonic() - started
@@ -168,7 +192,7 @@ def _wrk(cell: Cell, live: Gateway, folder: Path, seconds: int, connections: int
     return Round(
         requests=measured["requests"],
         seconds=measured["seconds"],
-        cpu_us=used * 1e6 / measured["requests"],
+        cpu_us=used * 1e6 / max(1, measured["requests"]),
         p50_ms=measured["p50_ms"],
         p99_ms=measured["p99_ms"],
         p999_ms=measured["p999_ms"],
@@ -193,7 +217,7 @@ def _others_seconds(live: Gateway) -> float:
     """Busy time of the machine so far, all but that of the server and the servers it needs."""
     ticks = [int(text) for text in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     idle = ticks[3] + ticks[4]
-    known = sum(cpu_seconds(pid) for pid in (live.pid, *live.helpers))
+    known = live.cpu_seconds() + sum(cpu_seconds(pid) for pid in live.helpers)
     return (sum(ticks) - idle) / TICKS_A_SECOND - known
 
 
@@ -257,6 +281,7 @@ def show(report: dict[str, object]) -> None:
 
 
 def commit() -> str:
+    """What git calls this checkout."""
     git = shutil.which("git")
     if git is None:
         return "unknown"
@@ -267,6 +292,7 @@ def commit() -> str:
 
 
 def _cpu_model() -> str:
+    """What the machine calls its processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

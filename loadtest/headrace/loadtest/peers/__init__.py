@@ -1,0 +1,1 @@
+"""What a user would pick instead of Headrace, measured beside it: `make bench-peers`."""

@@ -1,0 +1,211 @@
+"""`make bench-peers`: ours and what a user would pick instead, on the same rows in one run.
+
+Every peer runs in an environment of its own on one core, with wrk, the open-loop generator, Valkey
+and the store behind our cache on another. All are up at once. First every row of every peer is
+checked to be equal, then cells and peers are driven in shuffled rounds: closed loop to saturation
+for CPU per request, then open loop at shares of what each server had done. Everything that was
+measured is kept as JSON; the page is made from it (`python -m headrace.loadtest.pages`).
+
+    python -m headrace.loadtest.peers [--quick] [--only Headrace --only FastAPI] [--out FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import signal
+import statistics
+import sys
+import tempfile
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from subprocess import SubprocessError
+from typing import Any, NamedTuple
+
+import click
+
+from headrace.loadtest.bench import keep
+from headrace.loadtest.environments import InstallFailed
+from headrace.loadtest.feature_data import OBJECT
+from headrace.loadtest.peers.cells import FULL, QUICK, Cell, Plan
+from headrace.loadtest.peers.check import check_equal
+from headrace.loadtest.peers.measure import Measuring
+from headrace.loadtest.peers.servers import Live, PeerFailed, everything_up, rss_mib
+from headrace.loadtest.peers.table import PEERS, Peer
+from headrace.loadtest.servers import ServerFailed
+from headrace.loadtest.wrk import NO_WRK, commit, machine
+from headrace.registry.errors import SettingsError
+
+OUT = Path("loadtest/results/peers.json")
+FAILURES = (PeerFailed, ServerFailed, InstallFailed, SettingsError, OSError, SubprocessError)
+"""Each says in a sentence what is wrong."""
+
+
+class Step(NamedTuple):
+    """One thing to measure once."""
+
+    cell: Cell
+    peer: Peer
+    round_number: int
+    share: float = 0.0
+    """Of the closed loop's rate, for an open-loop step."""
+
+    @property
+    def name(self) -> str:
+        """For the progress bar."""
+        return f"{self.peer.name}, {self.cell.name}"
+
+
+def main() -> int:
+    """Measure and keep; 1 with a sentence when something is missing or answers are not equal."""
+    asked = _arguments()
+    plan: Plan = QUICK if asked.quick else FULL
+    only: list[str] | None = asked.only
+    peers = [peer for peer in PEERS if only is None or peer.name in only]
+    if shutil.which("wrk") is None:
+        print(NO_WRK, file=sys.stderr)
+        return 1
+    # Told to end, it ends what it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        with tempfile.TemporaryDirectory(prefix="headrace-peers-") as name:
+            print("installing and starting the peers", file=sys.stderr)
+            with everything_up(Path(name), peers, plan.size) as live:
+                made = measure_all(live, peers, plan)
+    except FAILURES as error:
+        print(f"bench-peers: {error}", file=sys.stderr)
+        return 1
+    keep(made, asked.out)
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench-peers", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="few cells and rounds: minutes")
+    parser.add_argument("--only", action="append", choices=[peer.name for peer in PEERS])
+    parser.add_argument("--out", type=Path, default=OUT)
+    return parser.parse_args()
+
+
+def measure_all(live: Live, peers: Sequence[Peer], plan: Plan) -> dict[str, Any]:
+    """Check, then measure: the raw results."""
+    checked = check_equal(live, peers, lambda text: print(text, file=sys.stderr))
+    measuring = Measuring(live, plan)
+    weights = {
+        (cell.name, peer.name): measuring.weigh(cell, peer)
+        for cell in plan.cells
+        for peer in peers
+        if plan.rounds_of(cell, peer)
+    }
+    closed = _closed_loop(measuring, peers, plan)
+    opened = _open_loop(measuring, peers, plan, closed)
+    return {
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "machine": machine(),
+        "method": {
+            "rounds": plan.rounds,
+            "seconds": plan.seconds,
+            "connections": plan.connections,
+            "open_rounds": plan.open_rounds,
+            "open_seconds": plan.open_seconds,
+            "open_connections": plan.open_connections,
+            "rows": plan.size._asdict(),
+        },
+        "peers": [
+            {
+                "name": peer.name,
+                "tuning": peer.tuning,
+                "values_checked": checked[peer.name],
+                "rss_mib": rss_mib(live.peers[peer.name]),
+            }
+            for peer in peers
+        ],
+        "closed": [
+            {"cell": cell, "peer": peer, **weights[cell, peer], "rounds": rounds}
+            for (cell, peer), rounds in closed.items()
+        ],
+        "open": opened,
+    }
+
+
+Closed = dict[tuple[str, str], list[dict[str, Any]]]
+
+
+def _closed_loop(measuring: Measuring, peers: Sequence[Peer], plan: Plan) -> Closed:
+    """Every cell of every peer once a round, in shuffled order; the first round warms up."""
+    order, steps = random.Random(11), list[Step]()
+    for number in range(plan.rounds + 1):
+        of_round = [
+            Step(cell, peer, number)
+            for cell in plan.cells
+            for peer in peers
+            if number <= plan.rounds_of(cell, peer) and (number or not _is_big(peer, cell, plan))
+        ]
+        order.shuffle(of_round)
+        steps += of_round
+    rounds: Closed = {}
+    with _progress("closed loop", steps) as running:
+        for step in running:
+            measured = measuring.closed(step.cell, step.peer, step.round_number)
+            if step.round_number:
+                rounds.setdefault((step.cell.name, step.peer.name), []).append(measured)
+    return rounds
+
+
+def _is_big(peer: Peer, cell: Cell, plan: Plan) -> bool:
+    """Not warmed up: its rounds are fewer because they are long."""
+    return plan.rounds_of(cell, peer) < plan.rounds
+
+
+def _open_loop(
+    measuring: Measuring, peers: Sequence[Peer], plan: Plan, closed: Closed
+) -> list[dict[str, Any]]:
+    """Shares of each server's own closed-loop rate, in shuffled rounds."""
+    order, steps = random.Random(12), list[Step]()
+    cells = [Cell(OBJECT, keys) for keys in plan.open_keys]
+    askable = [peer for peer in peers if peer.server is None]
+    for number in range(1, plan.open_rounds + 1):
+        of_round = [
+            Step(cell, peer, number, share)
+            for cell in cells
+            for peer in askable
+            for share in plan.open_shares
+        ]
+        order.shuffle(of_round)
+        steps += of_round
+    found: dict[tuple[str, str, float], dict[str, Any]] = {}
+    with _progress("open loop", steps) as running:
+        for cell, peer, _, share in running:
+            rounds = closed[cell.name, peer.name]
+            rate = share * statistics.median(one["requests"] / one["seconds"] for one in rounds)
+            told = {"cell": cell.name, "peer": peer.name, "share": share, "rate": rate}
+            kept = found.setdefault((cell.name, peer.name, share), told | {"rounds": []})
+            kept["rounds"].append(measuring.open(cell, peer, rate))
+    return list(found.values())
+
+
+@contextmanager
+def _progress(label: str, steps: list[Step]) -> Generator[Generator[Step]]:
+    """The steps, with a bar on a terminal and a line a tenth elsewhere."""
+    if sys.stderr.isatty():
+        with click.progressbar(
+            steps, label=label, file=sys.stderr, item_show_func=lambda step: step and step.name
+        ) as bar:
+            yield (step for step in bar)
+        return
+    yield _with_lines(label, steps)
+
+
+def _with_lines(label: str, steps: list[Step]) -> Generator[Step]:
+    for number, step in enumerate(steps):
+        if number * 10 // len(steps) > (number - 1) * 10 // len(steps):
+            print(f"{label}: {number * 100 // len(steps)} %", file=sys.stderr)
+        yield step
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""What is measured: kinds of request, and at how many rounds and loads."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from headrace.loadtest.feature_data import HISTORY, OBJECT
+from headrace.loadtest.peers.adapters import Ask
+from headrace.loadtest.peers.rows import WIDE, Size
+from headrace.loadtest.peers.table import Peer
+
+ABSENT_POOL = 2_000
+"""Keys without a row that one cell asks for in one round: others in each, so that ours has to learn
+of them anew and they do not expire while they are measured."""
+FIRST_ABSENT = 1_000_000
+BIG_VALUES = 20_000
+"""Values in an answer above which a slow peer is measured in fewer rounds."""
+
+
+class Cell(NamedTuple):
+    """One kind of request."""
+
+    group: str
+    keys: int
+    absent_percent: int = 0
+
+    @property
+    def name(self) -> str:
+        """As the raw file has it."""
+        absent = f", {self.absent_percent} % absent" if self.absent_percent else ""
+        return f"{self.group.partition('::')[2]}, {self.keys} keys{absent}"
+
+    def asks(self, count: int, round_number: int, size: Size) -> Iterator[Ask]:
+        """Requests of a round: the same for every peer, others in each round."""
+        source = random.Random(f"{self.name} {round_number}")
+        absent = self.absent_keys(round_number)
+        some_absent = self.absent_percent > 0
+        for _ in range(count):
+            keys = [
+                source.choice(absent)
+                if some_absent and source.random() * 100 < self.absent_percent
+                else source.randrange(size.of(self.group))
+                for _ in range(self.keys)
+            ]
+            yield Ask(self.group, keys, some_absent)
+
+    def absent_keys(self, round_number: int) -> range:
+        """The keys without a row that a round asks for."""
+        first = FIRST_ABSENT + (round_number * 101 + self.absent_percent) * ABSENT_POOL
+        return range(first, first + ABSENT_POOL)
+
+
+class Plan(NamedTuple):
+    """How much of everything."""
+
+    cells: Sequence[Cell]
+    rounds: int
+    seconds: int
+    open_keys: Sequence[int]
+    """Keys a request of the open-loop part."""
+    open_shares: Sequence[float]
+    """Rates, as shares of what each server did in a closed loop."""
+    open_rounds: int
+    open_seconds: float
+    connections: int = 16
+    open_connections: int = 64
+    bodies: int = 500
+    size: Size = Size()
+
+    def rounds_of(self, cell: Cell, peer: Peer) -> int:
+        """Fewer where a request takes so long that rounds add nothing but minutes; 0 for never."""
+        if cell.group == HISTORY and not peer.has_history:
+            return 0
+        fields = 250 if cell.group == WIDE else 20
+        if cell.keys * fields <= BIG_VALUES:
+            return self.rounds
+        return min(self.rounds, 1 if peer.slow else 3)
+
+
+CELLS = (
+    *(Cell(OBJECT, keys) for keys in (1, 10, 100, 500)),
+    *(Cell(WIDE, keys) for keys in (1, 10, 100, 500)),
+    Cell(HISTORY, 1),
+    *(Cell(OBJECT, 100, percent) for percent in (5, 37, 100)),
+)
+FULL = Plan(
+    CELLS,
+    rounds=5,
+    seconds=2,
+    open_keys=(1, 10, 100),
+    open_shares=(0.25, 0.5, 0.75, 0.9),
+    open_rounds=2,
+    open_seconds=1.5,
+)
+QUICK = FULL._replace(
+    cells=(Cell(OBJECT, 1), Cell(OBJECT, 100), Cell(HISTORY, 1), Cell(OBJECT, 100, 37)),
+    rounds=2,
+    seconds=1,
+    open_keys=(1, 100),
+    open_shares=(0.5,),
+    open_rounds=1,
+    open_seconds=1,
+    bodies=100,
+    size=Size(objects=2_000, wide=100, histories=200),
+)

@@ -1,0 +1,137 @@
+"""The tables of the peers page, from the raw results only."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+OURS = "Headrace"
+
+Report = dict[str, Any]
+Table = tuple[list[str], list[list[str]]]
+
+
+def cpu_table(report: Report) -> Table:
+    """Server CPU a request: a row a cell, a column a peer, and how many times ours."""
+    names = [peer["name"] for peer in report["peers"]]
+    rows: list[list[str]] = []
+    for cell in _cells(report):
+        ours = _median(report, cell, OURS, "cpu_us")
+        rows.append([cell])
+        for name in names:
+            cpu_us = _median(report, cell, name, "cpu_us")
+            rows[-1].append(_with_ratio(cpu_us, ours, is_ours=name == OURS))
+    return ["request", *names], rows
+
+
+def detail_table(report: Report) -> Table:
+    """Closed-loop latency, bytes and Redis's own CPU, a row a cell and peer."""
+    rows: list[list[str]] = []
+    for entry in _in_order(report):
+        rounds = entry["rounds"]
+        rate = statistics.median(one["requests"] / one["seconds"] for one in rounds)
+        rows.append(
+            [
+                entry["cell"],
+                entry["peer"],
+                *(f"{_of(rounds, name):,.2f}" for name in ("p50_ms", "p99_ms", "p999_ms")),
+                f"{rate:,.0f}",
+                f"{entry['bytes']:,}",
+                f"{entry['bytes'] / entry['values']:.1f}" if entry["values"] else "–",
+                f"{_of(rounds, 'redis_cpu_us'):,.0f}",
+                f"{len(rounds)}",
+                f"{sum(one['errors'] for one in rounds)}",
+            ]
+        )
+    head = ["request", "server", "p50 ms", "p99 ms", "p99.9 ms", "requests/s", "bytes"]
+    return [*head, "bytes a value", "Redis CPU µs", "rounds", "errors"], rows
+
+
+def open_table(report: Report) -> Table:
+    """Latency from the time a request was due, at shares of each server's own capacity."""
+    rows: list[list[str]] = []
+    for entry in sorted(report["open"], key=lambda entry: (_order(report, entry), entry["share"])):
+        rounds = entry["rounds"]
+        names = ("p50_ms", "p99_ms", "p999_ms", "sent_late_p99_ms")
+        wrong = sum(one["failed"] + one["wrong"] + one["refused"] + one["unsent"] for one in rounds)
+        rows.append(
+            [
+                entry["cell"],
+                entry["peer"],
+                f"{entry['share']:.0%}",
+                f"{entry['rate']:,.0f}",
+                *(_or_endless(rounds, name) for name in names),
+                f"{wrong}",
+            ]
+        )
+    head = ["request", "server", "of capacity", "requests/s", "p50 ms", "p99 ms", "p99.9 ms"]
+    return [*head, "sent late p99 ms", "not OK"], rows
+
+
+def peers_table(report: Report) -> Table:
+    """Who is compared, what was done for each, and its memory after the run."""
+    return ["server", "how it runs", "values checked", "RSS MiB"], [
+        [
+            peer["name"],
+            peer["tuning"],
+            f"{peer['values_checked']:,}",
+            f"{peer['rss_mib']:.0f}",
+        ]
+        for peer in report["peers"]
+    ]
+
+
+def method(report: Report) -> str:
+    """How the figures came about, in a paragraph."""
+    how, machine = report["method"], report["machine"]
+    return (
+        f"Each server on one core; on another wrk ({how['connections']} connections, saturated) or "
+        f"the open-loop generator ({how['open_connections']} connections, Poisson arrivals), with "
+        f"Valkey and Cassandra; all up at once. Medians of {how['rounds']} shuffled rounds of "
+        f"{how['seconds']} s (fewer where the details say so), open loop of "
+        f"{how['open_rounds']} of {how['open_seconds']} s; rounds that other processes disturbed "
+        f"were repeated. {machine['cpu']}, Python {machine['python']} for all, commit "
+        f"{report['commit']}, {report['measured_at'][:10]}."
+    )
+
+
+def _with_ratio(cpu_us: float | None, ours: float | None, *, is_ours: bool) -> str:
+    if cpu_us is None:
+        return "–"
+    if ours is None or is_ours:
+        return f"{cpu_us:,.1f}"
+    return f"{cpu_us:,.1f} ({cpu_us / ours:,.1f}×)"
+
+
+def _cells(report: Report) -> Sequence[str]:
+    return list(dict.fromkeys(entry["cell"] for entry in _in_order(report)))
+
+
+def _in_order(report: Report) -> list[dict[str, Any]]:
+    return sorted(report["closed"], key=lambda entry: _order(report, entry))
+
+
+def _order(report: Report, entry: dict[str, Any]) -> tuple[str, int, int, int]:
+    """By group, absent share and keys, then by peer as the report lists them."""
+    group, keys, *absent = entry["cell"].split(", ")
+    share = int(absent[0].partition(" ")[0]) if absent else 0
+    group = group.replace("record", "0")  # The 20-field cells come first.
+    names = [peer["name"] for peer in report["peers"]]
+    return group, share, int(keys.partition(" ")[0]), names.index(entry["peer"])
+
+
+def _median(report: Report, cell: str, peer: str, name: str) -> float | None:
+    for entry in report["closed"]:
+        if (entry["cell"], entry["peer"]) == (cell, peer):
+            return _of(entry["rounds"], name)
+    return None
+
+
+def _of(rounds: list[dict[str, Any]], name: str) -> float:
+    return float(statistics.median(one[name] for one in rounds))
+
+
+def _or_endless(rounds: list[dict[str, Any]], name: str) -> str:
+    values = [one[name] for one in rounds]
+    return "endless" if None in values else f"{statistics.median(values):,.2f}"
