@@ -89,6 +89,12 @@ def invalidator(settings: Settings, opened: contextlib.AsyncExitStack) -> CacheI
     cache = cache_of(settings)
     if cache is None:
         return None
+    if cache.cluster:
+        from headrace.sync.stores.redis_cluster import RedisClusterInvalidator
+
+        clustered = RedisClusterInvalidator(cache)
+        opened.push_async_callback(clustered.close)
+        return clustered
     from headrace.sync.stores.redis import RedisInvalidator
 
     made = RedisInvalidator(cache)

@@ -13,7 +13,7 @@ from headrace.registry.errors import SettingsError
 from headrace.registry.names import did_you_mean
 
 DEFAULT_PORT = 6379
-KNOWN_OPTIONS = ("epoch", "tls", "ca", "resp")
+KNOWN_OPTIONS = ("epoch", "tls", "ca", "resp", "cluster")
 
 
 class CacheNode(msgspec.Struct, frozen=True):
@@ -29,7 +29,11 @@ class CacheNode(msgspec.Struct, frozen=True):
 
 
 class CacheUrl(msgspec.Struct, frozen=True, kw_only=True):
-    """A parsed cache URL. Changing the node list needs a new `epoch` (semantics 19)."""
+    """A parsed cache URL. Changing the node list needs a new `epoch` (semantics 19).
+
+    With `cluster` the nodes are those of a Redis Cluster to begin with, and it says itself which
+    others there are and where keys are.
+    """
 
     nodes: tuple[CacheNode, ...]
     database: int = 0
@@ -39,6 +43,7 @@ class CacheUrl(msgspec.Struct, frozen=True, kw_only=True):
     ca: str | None = None
     epoch: int = 1
     resp: int = 3
+    cluster: bool = False
 
     @classmethod
     def parse(cls, text: str) -> CacheUrl:
@@ -51,17 +56,22 @@ class CacheUrl(msgspec.Struct, frozen=True, kw_only=True):
             if name not in KNOWN_OPTIONS:
                 hint = did_you_mean(name, KNOWN_OPTIONS)
                 raise SettingsError(f"`cache`: unknown option `{name}`{hint}")
+        database = _whole("database", parts.path.strip("/") or "0")
+        cluster = options.get("cluster", "false") == "true"
+        if cluster and database:
+            raise SettingsError(f"`cache`: a Redis Cluster has database 0 only, not `{database}`")
         credentials, _, hosts = parts.netloc.rpartition("@")
         user, _, password = credentials.partition(":")
         return cls(
             nodes=tuple(_node(host) for host in hosts.split(",")),
-            database=_whole("database", parts.path.strip("/") or "0"),
+            database=database,
             user=unquote(user) or None,
             password=unquote(password) or None,
             tls=options.get("tls", "false") == "true",
             ca=options.get("ca"),
             epoch=_whole("epoch", options.get("epoch", "1")),
             resp=_whole("resp", options.get("resp", "3")),
+            cluster=cluster,
         )
 
 

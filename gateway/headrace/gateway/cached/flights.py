@@ -17,8 +17,8 @@ from typing import Any
 
 import msgspec
 
-from headrace.codec import Catalog, Placement
-from headrace.gateway.cached.link import Links
+from headrace.codec import Catalog
+from headrace.gateway.cached.nodes import CacheNodes, KeyPlacement
 from headrace.gateway.cached.scripts import (
     FILL,
     LEASE_MS,
@@ -134,7 +134,7 @@ class Flights:
     """All reads under way in this process."""
 
     def __init__(
-        self, rows: RowReader, links: Links | None, placement: Placement, spawn: Spawn
+        self, rows: RowReader, links: CacheNodes | None, placement: KeyPlacement, spawn: Spawn
     ) -> None:
         self._rows = rows
         self._links = links
@@ -225,11 +225,16 @@ class Flights:
         places = self._placement.places([key for key, _ in seen])
         for place, (_, block) in zip(places, seen, strict=True):
             by_node.setdefault(place[0], []).append((place, block))
-        for node, told in by_node.items():
-            for start in range(0, len(told), PAIRS_PER_CALL_MAX):
-                some = told[start : start + PAIRS_PER_CALL_MAX]
-                keys = [key for place, _ in some for key in place[1:]]
-                await self._links.run_script(node, OBSERVE, keys, [block for _, block in some])
+        telling = [
+            self._tell(self._links, node, told[start : start + PAIRS_PER_CALL_MAX])
+            for node, told in by_node.items()
+            for start in range(0, len(told), PAIRS_PER_CALL_MAX)
+        ]
+        await asyncio.gather(*telling)
+
+    async def _tell(self, links: CacheNodes, node: int, told: list[tuple[Place, bytes]]) -> None:
+        keys = [key for place, _ in told for key in place[1:]]
+        await links.run_script(node, OBSERVE, keys, [block for _, block in told])
 
     async def _fly(self, catalog: Catalog, flights: list[Flight]) -> None:
         """Lease, then ask the store: flights of one caller, so of one deadline."""
@@ -260,7 +265,7 @@ class Flights:
             elif flight.waiting is not None:
                 flight.tell()
 
-    async def _lease(self, links: Links, flights: list[Flight]) -> None:
+    async def _lease(self, links: CacheNodes, flights: list[Flight]) -> None:
         """Take a lease for every key, one script call a node."""
         by_node: dict[int, list[Flight]] = {}
         places = self._placement.places([flight.key for flight in flights])
@@ -270,14 +275,14 @@ class Flights:
         asking = [
             self._lease_at(links, node, each)
             for node, each in by_node.items()
-            if links.nodes[node].up
+            if links.reaches(node)
         ]
         if len(asking) == 1:
             await asking[0]
         else:
             await asyncio.gather(*asking)
 
-    async def _lease_at(self, links: Links, node: int, flights: list[Flight]) -> None:
+    async def _lease_at(self, links: CacheNodes, node: int, flights: list[Flight]) -> None:
         token = secrets.token_bytes(TOKEN_BYTES)
         keys = [key for flight in flights if flight.place for key in flight.place[1:]]
         answers = await links.run_script(node, TAKE_LEASES, keys, [token, b"%d" % LEASE_MS])

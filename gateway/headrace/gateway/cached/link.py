@@ -244,6 +244,10 @@ class Links:
         for link in self.nodes:
             link.flush_soon()
 
+    def reaches(self, node: int) -> bool:
+        """Whether a node is asked now."""
+        return self.nodes[node].up
+
     async def run_script(
         self, node: int, script: Script, keys: list[bytes], arguments: list[bytes]
     ) -> list[bytes | int | str | None] | None:

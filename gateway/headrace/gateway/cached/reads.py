@@ -25,11 +25,13 @@ from headrace.codec import (
 )
 from headrace.gateway.cached.flights import Block, Boarded, Fill, Flight, Flights, Wanted
 from headrace.gateway.cached.link import Links, Outcome
+from headrace.gateway.cached.nodes import CacheNodes, ClusteredBlocks, KeyPlacement
 from headrace.gateway.cached.pace import Pace
 from headrace.gateway.catalog_in_force import CatalogInForce
 from headrace.gateway.errors import Overloaded, refusal_of
 from headrace.gateway.ports import Cells, Clock, PartState, RowReader, Unreachable
 from headrace.gateway.responses import PreparedRefusal
+from headrace.registry.cache_slots import SlotPlacement
 from headrace.registry.cache_url import CacheUrl
 
 logger = logging.getLogger(__name__)
@@ -89,34 +91,45 @@ class StoreReads:
         *,
         default_deadline_ms: int,
     ) -> None:
-        names = [node.name for node in cache.nodes] if cache else [UNCACHED_NODE]
-        placement = Placement(names, epoch=cache.epoch if cache else 1)
         self._in_force = in_force
         self._clock = clock
         self._default_deadline_s = default_deadline_ms / 1000
         self.observe: Callable[[int, bytes], None] = _unobserved
         """Told the time and status of every answer; the application puts its telemetry here."""
         self._engine = engine
-        self._reads = CachedReads(engine, placement, local_bytes_max=LOCAL_BYTES_MAX)
-        self._links = Links(self._reads, cache, self._deliver, clock) if cache else None
+        names, epoch = [UNCACHED_NODE], cache.epoch if cache else 1
+        if cache is not None and not cache.cluster:
+            names = [node.name for node in cache.nodes]
+        placement: KeyPlacement
+        placement = nodes = Placement(names, epoch=epoch)
+        self._reads = CachedReads(engine, nodes, local_bytes_max=LOCAL_BYTES_MAX)
+        self._links: Links | None = None
+        self._cluster: ClusteredBlocks | None = None
+        self._nodes: CacheNodes | None = None
+        if cache is not None and cache.cluster:
+            placement = SlotPlacement(epoch=epoch)
+            self._nodes = self._cluster = _cluster_links(cache)
+        elif cache is not None:
+            self._nodes = self._links = Links(self._reads, cache, self._deliver, clock)
+        self._placement = placement
         self._tasks: set[asyncio.Task[None]] = set()
         self._cache_pace = Pace(least=CACHED_WEIGHT_LEAST)
         self._store_pace = Pace(least=STORE_KEYS_LEAST)
         self._refused = self._shed = 0
-        self._flights = Flights(rows, self._links, placement, self._spawn)
+        self._flights = Flights(rows, self._nodes, placement, self._spawn)
         self._asking: dict[int, Asking] = {}
         self._token = 0
         self._loop = asyncio.get_running_loop()
 
     def open(self) -> None:
         """Begin to connect the cache."""
-        if self._links is not None:
-            self._links.start()
+        if self._nodes is not None:
+            self._nodes.start()
 
     async def close(self) -> None:
         """Leave the cache and end what is under way."""
-        if self._links is not None:
-            await self._links.stop()
+        if self._nodes is not None:
+            await self._nodes.stop()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -145,22 +158,24 @@ class StoreReads:
         counters["keys_under_way"] = self._flights.under_way
         counters["reads_refused"] = self._refused
         counters["misses_refused"] = self._shed
-        if self._links is not None:
-            counters["cache_nodes_up"] = sum(link.up for link in self._links.nodes)
-            counters["cache_scripts_refused"] = self._links.scripts_refused
-            counters["breaker_opened"] = sum(link.opened for link in self._links.nodes)
+        if self._nodes is not None:
+            counters["cache_nodes_up"] = sum(node.up for node in self._nodes.nodes)
+            counters["cache_scripts_refused"] = self._nodes.scripts_refused
+            counters["breaker_opened"] = sum(node.opened for node in self._nodes.nodes)
+        if self._cluster is not None:
+            counters["cache_hits"] += self._cluster.hits
         return counters
 
     def parts(self) -> list[PartState]:
         """Every cache node, and why it is left if it is."""
-        links = self._links.nodes if self._links is not None else []
-        return [PartState(f"cache node {link.node.name}", link.problem) for link in links]
+        nodes = self._nodes.nodes if self._nodes is not None else []
+        return [PartState(f"cache node {node.node.name}", node.problem) for node in nodes]
 
     @property
     def nodes_down(self) -> list[str]:
         """Cache nodes that are left for now."""
-        links = self._links.nodes if self._links is not None else []
-        return [link.node.name for link in links if not link.up]
+        nodes = self._nodes.nodes if self._nodes is not None else []
+        return [node.node.name for node in nodes if not node.up]
 
     def _refuse(self, request_id: bytes, *, keep_alive: bool) -> bytes:
         self._refused += 1
@@ -253,6 +268,8 @@ class StoreReads:
     async def _read_missing(
         self, pending: PendingRead, wanted: list[Wanted], catalog: Catalog, due_s: float
     ) -> None:
+        if self._cluster is not None:
+            wanted = await self._take_clustered(self._cluster, pending, wanted)
         for rounds in range(1, ROUNDS_MAX + 1):
             if rounds > 1:
                 wanted = pending.wanted()
@@ -264,6 +281,21 @@ class StoreReads:
                 await self._take(pending, boarded, due_s)
             finally:
                 self._flights.leave(boarded)
+
+    async def _take_clustered(
+        self, cluster: ClusteredBlocks, pending: PendingRead, wanted: list[Wanted]
+    ) -> list[Wanted]:
+        """Take what a Redis Cluster holds, and say what is wanted still."""
+        cached = [(slot, key) for slot, key, _, ttl_ms in wanted if ttl_ms > 0]
+        place = self._placement
+        blocks = await cluster.blocks(
+            [(place.node(key), place.block_key(key)) for _, key in cached]
+        )
+        now_ms = self._clock()
+        for (slot, _), block in zip(cached, blocks, strict=True):
+            if block is not None:
+                pending.take_block(slot, block, now_ms)
+        return pending.wanted()
 
     async def _take(self, pending: PendingRead, boarded: list[Boarded], due_s: float) -> None:
         """Put what flights bring into the request; what cannot be trusted stays wanted."""
@@ -324,6 +356,13 @@ class StoreReads:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             logger.error("a read failed", exc_info=task.exception())
+
+
+def _cluster_links(url: CacheUrl) -> ClusteredBlocks:
+    """redis-py is imported for a cluster only."""
+    from headrace.gateway.cached.cluster import ClusterLinks
+
+    return ClusterLinks(url)
 
 
 def _unobserved(elapsed_ns: int, status: bytes) -> None:

@@ -1,0 +1,70 @@
+"""Invalidation in a Redis Cluster, by redis-py's client, which follows slots that move.
+
+A key's lease goes first and its block after: once the lease is gone nothing read before the write
+can be filled, so that the block that is deleted then was the last old one. Deleting both with one
+command is refused while their slot moves and only one of them is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from redis.asyncio import RedisCluster
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisClusterException, RedisError
+
+from headrace.registry.cache_slots import SlotPlacement
+from headrace.registry.cache_url import CacheUrl
+from headrace.sync.errors import CacheUnavailable
+from headrace.sync.stores.redis import KEYS_PER_COMMAND, REQUEST_LIMIT_S
+
+LIMIT_S = 4 * REQUEST_LIMIT_S
+"""Of one invalidation, the client's own look for the nodes included."""
+
+
+class RedisClusterInvalidator:
+    """`CacheInvalidator` over a Redis Cluster."""
+
+    def __init__(self, url: CacheUrl) -> None:
+        self._placement = SlotPlacement(epoch=url.epoch)
+        self._cluster: Any = RedisCluster(
+            startup_nodes=[ClusterNode(node.host, node.port) for node in url.nodes],
+            require_full_coverage=False,
+            username=url.user,
+            password=url.password,
+            ssl=url.tls,
+            ssl_ca_certs=url.ca,
+            protocol=url.resp,
+            socket_timeout=REQUEST_LIMIT_S,
+            socket_connect_timeout=REQUEST_LIMIT_S,
+            # The writer holds the offsets and tries again; once is for a map that is old.
+            retry=Retry(NoBackoff(), 1),
+        )
+
+    async def invalidate(self, keys: Sequence[bytes]) -> None:
+        """Delete lease and block of each key; raises `CacheUnavailable`."""
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                for start in range(0, len(keys), KEYS_PER_COMMAND):
+                    some = keys[start : start + KEYS_PER_COMMAND]
+                    await self._delete(map(self._placement.lease_key, some))
+                    await self._delete(map(self._placement.block_key, some))
+        except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
+            reason = str(error) or type(error).__name__
+            raise CacheUnavailable(
+                f"{len(keys)} keys could not be invalidated; {reason}"
+            ) from error
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._cluster.aclose()
+
+    async def _delete(self, cache_keys: Iterable[bytes]) -> None:
+        pipeline = self._cluster.pipeline()
+        for cache_key in cache_keys:
+            pipeline.delete(cache_key)
+        await pipeline.execute()
