@@ -193,7 +193,9 @@ async def test_several_workers_share_one_address_and_stop_together(store: Path) 
 
 
 @pytest.mark.parametrize("count", [2, 4])
-async def test_64_connections_are_spread_over_workers_within_a_tenth(store: Path, count: int) -> None:
+async def test_64_connections_are_spread_over_workers_within_a_tenth(
+    store: Path, count: int
+) -> None:
     async with process(store, "--workers", str(count)) as live:
         workers = children(live.process.pid)
         alone = {worker: sockets(worker) for worker in workers}

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import MovedError, RedisError, ResponseError
 
 from headrace.cli.doctor_finding import Finding, clock_finding, judged
 from headrace.registry.cache_url import CacheNode, CacheUrl
@@ -16,6 +16,7 @@ from headrace.sync.clock import wall_clock_ms
 
 LIMIT_S: Final = 2.0
 PROBE: Final = "headrace:doctor"
+PROBE_SLOTS_MAX: Final = 1_000
 PROBE_SCRIPT: Final = "return redis.call('DEL', KEYS[1])"
 
 
@@ -42,7 +43,7 @@ async def _examine(url: CacheUrl, node: CacheNode) -> list[Finding]:
     )
     findings: list[Finding] = []
     try:
-        async for finding in _checks(client, part):
+        async for finding in _checks(client, part, clustered=url.cluster):
             findings.append(finding)  # noqa: PERF401 - those before a failure count
     except (RedisError, OSError, TimeoutError) as error:
         reason = str(error) or type(error).__name__
@@ -53,9 +54,13 @@ async def _examine(url: CacheUrl, node: CacheNode) -> list[Finding]:
     return findings
 
 
-async def _checks(client: Any, part: str) -> AsyncIterator[Finding]:
+async def _checks(client: Any, part: str, *, clustered: bool) -> AsyncIterator[Finding]:
     await client.ping()
     yield Finding(part=part, check="reachable", ok=True, detail="it answers")
+    if clustered:
+        state = _cluster_state(await client.execute_command("CLUSTER", "INFO"))
+        fix = "look at `CLUSTER INFO` and `CLUSTER NODES` of this node: some slots have no owner"
+        yield judged(part, "cluster", f"cluster_state:{state}", ok=state == "ok", fix=fix)
     about = await client.info()
     name = "Valkey" if "valkey_version" in about else "Redis"
     version = about.get("valkey_version") or about["redis_version"]
@@ -79,14 +84,31 @@ async def _checks(client: Any, part: str) -> AsyncIterator[Finding]:
 async def _permission(client: Any, part: str) -> Finding:
     """Set, read and, by a script, delete a key, as gateways and writers do."""
     try:
-        await client.set(PROBE, "probe", px=10_000)
-        ok = await client.get(PROBE) == "probe"
-        await client.eval(PROBE_SCRIPT, 1, PROBE)
+        probe = await _set_probe(client)
+        ok = await client.get(probe) == "probe"
+        await client.eval(PROBE_SCRIPT, 1, probe)
     except ResponseError as error:
         fix = "let the user of the URL run GET, MGET, SET, DEL, EVAL, EVALSHA and SCRIPT LOAD"
         return Finding(part=part, check="permission", ok=False, detail=str(error), fix=fix)
     detail = "a key was set, read and deleted"
     return judged(part, "permission", detail, ok=ok, fix="look at the memory of the node")
+
+
+async def _set_probe(client: Any) -> str:
+    """Set a key, in a cluster one of this node's own slots; its name."""
+    for number in range(PROBE_SLOTS_MAX):
+        probe = f"{PROBE}:{{{number}}}"
+        with contextlib.suppress(MovedError):
+            await client.set(probe, "probe", px=10_000)
+            return probe
+    raise ResponseError("this node of the cluster has none of the slots that were tried")
+
+
+def _cluster_state(about: Any) -> str:
+    """From CLUSTER INFO, lines of `name:value`."""
+    text: str = about.decode() if isinstance(about, bytes) else str(about)
+    lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    return lines.get("cluster_state", "unknown")
 
 
 async def _persistence(client: Any, part: str, about: dict[str, Any]) -> Finding:

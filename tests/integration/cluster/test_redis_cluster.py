@@ -17,6 +17,7 @@ import pytest
 from store_reads import USERS, Gateway, Store, command, open_gateway, open_store, until
 from valkey_cluster import ValkeyCluster, open_valkey_cluster, started_cluster
 
+from headrace.cli.doctor_cache import examine_cache
 from headrace.loadtest.servers import Server
 from headrace.registry.cache_slots import SlotPlacement
 from headrace.registry.cache_url import CacheUrl
@@ -158,6 +159,13 @@ async def test_a_block_that_moved_is_served_and_invalidated_where_it_went(scene:
     await scene.write(user)
     await scene.read(0)
     await scene.read(1)
+
+
+async def test_doctor_finds_every_node_of_a_cluster_well(valkeys: ValkeyCluster) -> None:
+    hosts = ",".join(f"{server.host}:{server.port}" for server in valkeys.servers)
+    findings = await examine_cache(CacheUrl.parse(f"redis://{hosts}/0?cluster=true"))
+    assert [finding for finding in findings if finding.ok is False] == []
+    assert [finding.check for finding in findings].count("cluster") == len(valkeys.servers)
 
 
 async def test_keys_of_a_dead_node_are_misses_and_the_others_go_on(scene: Scene) -> None:

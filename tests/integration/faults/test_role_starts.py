@@ -11,9 +11,9 @@ from contextlib import contextmanager
 
 import pytest
 from deployment import Deployment, update
-from fault_proxy import FaultProxy, Pass, Refuse
 from own_kafka import killed
 
+from headrace.loadtest.fault_proxy import FaultProxy, Pass, Refuse
 from headrace.loadtest.servers import Server
 
 

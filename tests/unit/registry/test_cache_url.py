@@ -35,3 +35,14 @@ def test_several_hosts_are_several_nodes() -> None:
 def test_a_wrong_url_is_refused_with_a_sentence(text: str, sentence: str) -> None:
     with pytest.raises(SettingsError, match=sentence):
         CacheUrl.parse(text)
+
+
+def test_the_nodes_of_a_cluster_are_where_to_begin() -> None:
+    url = CacheUrl.parse("redis://a:7000,b:7001/0?cluster=true")
+    assert (url.cluster, [node.name for node in url.nodes]) == (True, ["a:7000", "b:7001"])
+    assert not CacheUrl.parse("redis://a").cluster
+
+
+def test_a_cluster_has_one_database() -> None:
+    with pytest.raises(SettingsError, match="database 0 only, not `3`"):
+        CacheUrl.parse("redis://a/3?cluster=true")
