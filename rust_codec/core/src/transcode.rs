@@ -15,7 +15,7 @@ use quick::{BARE, OBJECT, Quick, ROW, Row};
 
 mod pen;
 mod quick;
-mod take;
+pub(crate) mod take;
 mod walk;
 
 const DAY_SECONDS: i64 = 86_400;

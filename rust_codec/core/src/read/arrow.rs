@@ -83,6 +83,12 @@ pub struct Room {
 }
 
 impl Room {
+    /// Gives back what an answer that was not written has taken; others are bounded by their bytes.
+    #[cold]
+    pub(super) fn forget(&mut self) {
+        self.lanes = Vec::new();
+    }
+
     /// The id that the answer repeats; one that a head would leave out is left out here too.
     pub fn name_request(&mut self, request_id: &[u8]) {
         self.request_id.clear();
@@ -217,6 +223,7 @@ impl<'a> Arrow<'a> {
         }
         *too_large = batch.bytes > ANSWER_BYTES_MAX;
         if *too_large {
+            self.room.forget();
             return;
         }
         layout.open(request_id, self.out);

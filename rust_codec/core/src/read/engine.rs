@@ -298,7 +298,10 @@ impl Engine {
                 print(plan, keys, rows, &mut writer, tallies)
             }
         };
-        printed.inspect_err(|_| self.counters.end(Outcome::Stale))?;
+        printed.inspect_err(|_| {
+            arrow.forget();
+            self.counters.end(Outcome::Stale);
+        })?;
         // Only now: a request of a newer catalog is read again, and its rows count once.
         for (read, tally) in plan.reads.iter().zip(tallies.iter()) {
             read.counters.add(tally);

@@ -1,12 +1,12 @@
-//! Taking values from the front of a body, for the quick walk.
+//! Taking values from the front of a body, for the quick walks: of JSON and of Arrow.
 #![expect(clippy::inline_always, reason = "the loop is one function by measurement")]
 
-use super::walk::{Stop, Walk};
+pub(crate) use super::walk::{Stop, Walk};
 use crate::cursor::unzigzag;
 use crate::format::TEXT_BYTES_MAX;
 
 #[inline(always)]
-pub(super) fn take_null(rest: &mut &[u8]) -> Walk<bool> {
+pub(crate) fn take_null(rest: &mut &[u8]) -> Walk<bool> {
     match take_byte(rest)? {
         0 => Ok(true),
         2 => Ok(false),
@@ -15,7 +15,7 @@ pub(super) fn take_null(rest: &mut &[u8]) -> Walk<bool> {
 }
 
 #[inline(always)]
-pub(super) fn each_item(
+pub(crate) fn each_item(
     rest: &mut &[u8],
     limit: usize,
     mut item: impl FnMut(&mut &[u8]) -> Walk<()>,
@@ -37,41 +37,41 @@ pub(super) fn each_item(
 }
 
 #[inline(always)]
-pub(super) fn take_byte(rest: &mut &[u8]) -> Walk<u8> {
+pub(crate) fn take_byte(rest: &mut &[u8]) -> Walk<u8> {
     let (byte, after) = rest.split_first().ok_or(Stop::Unusual)?;
     *rest = after;
     Ok(*byte)
 }
 
 #[inline(always)]
-pub(super) fn take_double(rest: &mut &[u8]) -> Walk<f64> {
+pub(crate) fn take_double(rest: &mut &[u8]) -> Walk<f64> {
     let (bytes, after) = rest.split_first_chunk().ok_or(Stop::Unusual)?;
     *rest = after;
     Ok(f64::from_le_bytes(*bytes))
 }
 
 #[inline(always)]
-pub(super) fn take_float(rest: &mut &[u8]) -> Walk<f32> {
+pub(crate) fn take_float(rest: &mut &[u8]) -> Walk<f32> {
     let (bytes, after) = rest.split_first_chunk().ok_or(Stop::Unusual)?;
     *rest = after;
     Ok(f32::from_le_bytes(*bytes))
 }
 
 #[inline(always)]
-pub(super) fn take_integer(rest: &mut &[u8]) -> Walk<i32> {
+pub(crate) fn take_integer(rest: &mut &[u8]) -> Walk<i32> {
     i32::try_from(take_varint(rest)?).map_err(|_| Stop::Unusual)
 }
 
 /// A byte length within what is left and within [`TEXT_BYTES_MAX`].
 #[inline(always)]
-pub(super) fn take_length(rest: &mut &[u8]) -> Walk<usize> {
+pub(crate) fn take_length(rest: &mut &[u8]) -> Walk<usize> {
     let length = usize::try_from(take_varint(rest)?).map_err(|_| Stop::Unusual)?;
     if length > rest.len() || length > TEXT_BYTES_MAX { Err(Stop::Unusual) } else { Ok(length) }
 }
 
 /// A zigzag varint: up to eight bytes at once without a branch a byte.
 #[inline(always)]
-pub(super) fn take_varint(rest: &mut &[u8]) -> Walk<i64> {
+pub(crate) fn take_varint(rest: &mut &[u8]) -> Walk<i64> {
     const STOPS: u64 = 0x8080_8080_8080_8080;
     let word = match rest.first_chunk::<8>() {
         Some(chunk) => u64::from_le_bytes(*chunk),

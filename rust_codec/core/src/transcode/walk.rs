@@ -20,7 +20,7 @@ use crate::text;
 pub(super) const LABEL_MAX: usize = 64;
 
 /// Why the walk stopped.
-pub(super) enum Stop {
+pub(crate) enum Stop {
     /// Too little room.
     Full,
     /// Not plain, or damaged.
@@ -34,7 +34,7 @@ impl From<Full> for Stop {
     }
 }
 
-pub(super) type Walk<T> = Result<T, Stop>;
+pub(crate) type Walk<T> = Result<T, Stop>;
 
 /// What a step does, decided once so that the loop dispatches once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

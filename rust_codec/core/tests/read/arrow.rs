@@ -105,7 +105,7 @@ fn a_request_id_of_any_length_stands_in_the_schema() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..Default::default() })]
 
-    /// A sealed cell with any body: the row is CORRUPT or what the body happens to say.
+    /// A sealed cell with any body: the row is CORRUPT, as in JSON, or what the body happens to say.
     #[test]
     fn any_stored_bytes_end_in_a_valid_stream(
         users in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..24), 1..5),
@@ -123,7 +123,14 @@ proptest! {
         prop_assert_eq!(found.num_rows(), 5);
         let found = batch(&read(&fixture, KINDS, "id", r#""k0","k1","k2","k3","k4""#));
         prop_assert_eq!(found.num_rows(), 5);
-        for (status, body) in statuses(&found).iter().zip(&kinds) {
+        let body = r#"{"reads":[{"feature_group":"live::kinds","keys":{"id":["k0","k1","k2","k3","k4"]}}]}"#;
+        let printed = fixture.read(body).json();
+        let corrupt = |row: usize| {
+            let entries = printed["results"][0]["statuses"].as_array().unwrap();
+            entries.iter().any(|entry| entry["row"] == row && entry["status"] == "CORRUPT")
+        };
+        for (row, (status, body)) in statuses(&found).iter().zip(&kinds).enumerate() {
+            prop_assert_eq!(status == "CORRUPT", corrupt(row), "{} of {:?}", status, body);
             prop_assert!(["OK", "CORRUPT"].contains(&status.as_str()), "{status} of {body:?}");
         }
     }

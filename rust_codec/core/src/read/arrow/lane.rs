@@ -28,10 +28,15 @@ pub(super) struct Lane {
     length: usize,
     /// Positions without a value, rising.
     nulls: Vec<usize>,
-    /// Where each value ends, in `values` or among the items of a list.
+    /// Where each value ends, in `room` or among the items of a list.
     ends: Vec<usize>,
-    values: Vec<u8>,
+    /// Bytes of values, and behind them what earlier answers left: so that a value is one store.
+    room: Vec<u8>,
+    used: usize,
 }
+
+/// Least bytes by which a lane's room grows.
+const GROWTH_BYTES_MIN: usize = 1_024;
 
 /// What the record batch says of its lanes.
 #[derive(Debug, Default)]
@@ -61,7 +66,28 @@ impl Lane {
         self.length = 0;
         self.nulls.clear();
         self.ends.clear();
-        self.values.clear();
+        self.used = 0;
+    }
+
+    fn values(&self) -> &[u8] {
+        self.room.get(..self.used).unwrap_or_default()
+    }
+
+    /// The next so many bytes of room.
+    #[inline]
+    fn take(&mut self, count: usize) -> &mut [u8] {
+        let start = self.used;
+        self.used = start.saturating_add(count);
+        if self.used > self.room.len() {
+            self.grow();
+        }
+        self.room.get_mut(start..self.used).unwrap_or_default()
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        let length = self.used.max(self.room.len().saturating_mul(2)).max(GROWTH_BYTES_MIN);
+        self.room.resize(length, 0);
     }
 
     /// Count of values, nulls included.
@@ -71,27 +97,29 @@ impl Lane {
 
     #[inline]
     pub(super) fn push<const N: usize>(&mut self, value: [u8; N]) {
-        self.values.extend_from_slice(&value);
+        if let Some(slot) = self.take(N).first_chunk_mut() {
+            *slot = value;
+        }
         self.length = self.length.saturating_add(1);
     }
 
     /// Values of a fixed width, as many as `bytes` holds.
     #[inline]
     pub(super) fn push_all(&mut self, bytes: &[u8], count: usize) {
-        self.values.extend_from_slice(bytes);
+        self.take(bytes.len()).copy_from_slice(bytes);
         self.length = self.length.saturating_add(count);
     }
 
     /// The same byte so many times.
     pub(super) fn fill(&mut self, byte: u8, count: usize) {
-        self.values.resize(self.values.len().saturating_add(count), byte);
+        self.take(count).fill(byte);
         self.length = self.length.saturating_add(count);
     }
 
     #[inline]
     pub(super) fn push_variable(&mut self, bytes: &[u8]) {
-        self.values.extend_from_slice(bytes);
-        self.push_end(self.values.len());
+        self.take(bytes.len()).copy_from_slice(bytes);
+        self.push_end(self.used);
     }
 
     /// A list that ends with so many items in the child lane.
@@ -109,8 +137,8 @@ impl Lane {
 
     /// Changes one byte of the last `count` fixed values of one byte.
     pub(super) fn set_in_last(&mut self, count: usize, position: usize, byte: u8) {
-        let first = self.values.len().saturating_sub(count);
-        if let Some(slot) = self.values.get_mut(first.saturating_add(position)) {
+        let first = self.used.saturating_sub(count);
+        if let Some(slot) = self.room.get_mut(first.saturating_add(position)) {
             *slot = byte;
         }
     }
@@ -126,7 +154,7 @@ impl Lane {
         batch.nodes.push(FieldNode::new(wide(length), wide(nulls)));
         batch.add(if nulls > 0 { length.div_ceil(8) } else { 0 });
         let offsets = length.saturating_add(1).saturating_mul(size_of::<i32>());
-        let values = self.values.len().saturating_mul(times);
+        let values = self.used.saturating_mul(times);
         match kind {
             Kind::Bits => batch.add(length.div_ceil(8)),
             Kind::Fixed(_) => batch.add(values),
@@ -147,7 +175,7 @@ impl Lane {
         }
         match kind {
             Kind::Bits => buffer(out, |out| {
-                let bits = self.values.iter().cycle().take(length);
+                let bits = self.values().iter().cycle().take(length);
                 pack(bits.map(|byte| *byte != 0), length, out);
             }),
             Kind::Fixed(_) => buffer(out, |out| self.print_values(times, out)),
@@ -162,7 +190,7 @@ impl Lane {
 
     fn print_values(&self, times: usize, out: &mut Vec<u8>) {
         for _ in 0..times {
-            out.extend_from_slice(&self.values);
+            out.extend_from_slice(self.values());
         }
     }
 
@@ -206,7 +234,7 @@ pub(super) fn push_null(lanes: &mut [Lane], kinds: &[Kind], at: usize) {
     match *kind {
         Kind::Bits => lane.push([0]),
         Kind::Fixed(width) => {
-            lane.values.resize(lane.values.len().saturating_add(width), 0);
+            lane.take(width).fill(0);
             lane.push_parent();
         }
         Kind::Variable | Kind::List => lane.push_end(lane.last_end()),
@@ -217,8 +245,7 @@ pub(super) fn push_null(lanes: &mut [Lane], kinds: &[Kind], at: usize) {
             let child = at.saturating_add(1);
             if let (Some(lane), Some(Kind::Fixed(width))) = (lanes.get_mut(child), kinds.get(child))
             {
-                let bytes = items.saturating_mul(*width);
-                lane.values.resize(lane.values.len().saturating_add(bytes), 0);
+                lane.take(items.saturating_mul(*width)).fill(0);
                 lane.length = lane.length.saturating_add(items);
             }
         }
@@ -233,11 +260,11 @@ pub(super) fn cut(lanes: &mut [Lane], kinds: &[Kind], at: usize, length: usize) 
     lane.length = length;
     lane.nulls.retain(|position| *position < length);
     match *kind {
-        Kind::Bits => lane.values.truncate(length),
-        Kind::Fixed(width) => lane.values.truncate(length.saturating_mul(width)),
+        Kind::Bits => lane.used = length,
+        Kind::Fixed(width) => lane.used = length.saturating_mul(width),
         Kind::Variable => {
             lane.ends.truncate(length);
-            lane.values.truncate(lane.last_end());
+            lane.used = lane.last_end();
         }
         Kind::List => {
             lane.ends.truncate(length);

@@ -75,14 +75,8 @@ pub(super) struct Steps {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Step {
     pub(super) reading: FieldReading,
-    /// Position among the fields asked for; None is skipped.
-    pub(super) field: Option<usize>,
-}
-
-impl ReadLayout {
-    pub(super) fn lane_of(&self, field: usize) -> usize {
-        self.fields.get(field).map_or(usize::MAX, |field| field.lane)
-    }
+    /// Position among the fields asked for, and its lane; None is skipped.
+    pub(super) place: Option<(usize, usize)>,
 }
 
 impl Layout {
@@ -210,7 +204,9 @@ impl Draft {
             field_status,
             steps,
         };
-        layout.steps = (0..read.group.schemas.len()).map(|schema| steps_of(read, schema)).collect();
+        layout.steps = (0..read.group.schemas.len())
+            .map(|schema| steps_of(read, &layout.fields, schema))
+            .collect();
         layout
     }
 
@@ -288,16 +284,17 @@ impl Draft {
 }
 
 /// How bodies of one of the group's schemas are walked; None where they do not resolve.
-fn steps_of(read: &PlannedRead, schema: usize) -> Option<Steps> {
+fn steps_of(read: &PlannedRead, fields: &[FieldLayout], schema: usize) -> Option<Steps> {
     let (writer, current) = (read.group.schemas.get(schema)?, read.group.current());
     let resolution = Resolution::new(writer, current, Promotion::default()).ok()?;
-    let step = |reading: &FieldReading| Step { reading: *reading, field: None };
+    let step = |reading: &FieldReading| Step { reading: *reading, place: None };
     let mut walk: Vec<Step> = resolution.written.iter().map(step).collect();
     let mut lacking = Vec::new();
     for (field, position) in read.positions.iter().enumerate() {
         match resolution.origins.get(*position)? {
             Origin::Stored { position, reading } => {
-                *walk.get_mut(*position)? = Step { reading: *reading, field: Some(field) };
+                let place = Some((field, fields.get(field)?.lane));
+                *walk.get_mut(*position)? = Step { reading: *reading, place };
             }
             Origin::Unwritten => lacking.push(field),
         }

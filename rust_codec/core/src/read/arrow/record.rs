@@ -14,6 +14,10 @@ use crate::resolve::{FieldReading, Reading, Shape};
 use crate::schema::Scalar;
 use crate::status::FieldSet;
 use crate::transcode::is_written;
+use crate::transcode::take::{
+    Stop, Walk, take_byte, take_double, take_float, take_integer, take_length, take_null,
+    take_varint,
+};
 
 /// The lanes of one read.
 #[derive(Debug)]
@@ -37,27 +41,103 @@ impl Columns<'_> {
         let Some(Some(steps)) = read.steps.get(schema) else {
             return Err(Error::new(ErrorKind::Schema, "stored values do not widen to this schema"));
         };
+        let (items, whole) = (self.items(read), written.is_none());
+        if !whole || self.push_quickly(&steps.walk, body).is_err() {
+            if whole {
+                self.cut_fields(read, items);
+            }
+            self.push_plainly(read, &steps.walk, body, written, defaulted)?;
+        }
+        for field in &steps.lacking {
+            self.push_unwritten(read, *field)?;
+            defaulted.insert(*field);
+        }
+        Ok(())
+    }
+
+    /// The walk for bodies that were written whole; it stops at whatever is not plain, damaged
+    /// bytes included, and leaves that to [`Self::push_plainly`].
+    fn push_quickly(&mut self, walk: &[Step], body: &[u8]) -> Walk<()> {
+        let mut rest = body;
+        for Step { reading, place } in walk {
+            let FieldReading { shape, nullable, null_allowed } = *reading;
+            if nullable && take_null(&mut rest)? {
+                match place {
+                    Some(_) if !null_allowed => return Err(Stop::Unusual),
+                    Some((_, lane)) => self.push_null(*lane),
+                    None => {}
+                }
+                continue;
+            }
+            let lane = place.map(|(_, lane)| lane);
+            match shape {
+                Shape::Scalar(Reading::Same(scalar)) => {
+                    let lane = lane.and_then(|lane| self.lanes.get_mut(lane));
+                    take_scalar(&mut rest, scalar, lane)?;
+                }
+                _ => rest = self.take_other(rest, shape, lane)?,
+            }
+        }
+        if rest.is_empty() { Ok(()) } else { Err(Stop::Unusual) }
+    }
+
+    #[inline(never)]
+    fn take_other<'b>(
+        &mut self,
+        rest: &'b [u8],
+        shape: Shape,
+        lane: Option<usize>,
+    ) -> Walk<&'b [u8]> {
+        let mut cursor = Cursor::new(rest);
+        let reading = FieldReading { shape, nullable: false, null_allowed: false };
+        match lane {
+            Some(lane) => self.push_value(&mut cursor, reading, lane),
+            None => skip_field(&mut cursor, reading),
+        }
+        .map_err(|_| Stop::Unusual)?;
+        Ok(cursor.rest())
+    }
+
+    /// The walk for every body there is; says what is wrong with the others.
+    #[inline(never)]
+    fn push_plainly(
+        &mut self,
+        read: &ReadLayout,
+        walk: &[Step],
+        body: &[u8],
+        written: Option<&[u8]>,
+        defaulted: &mut FieldSet,
+    ) -> Result<()> {
         let mut cursor = Cursor::new(body);
-        for (position, Step { reading, field }) in steps.walk.iter().enumerate() {
-            let Some(field) = *field else {
+        for (position, Step { reading, place }) in walk.iter().enumerate() {
+            let Some((field, lane)) = *place else {
                 skip_field(&mut cursor, *reading)?;
                 continue;
             };
             let there = written.is_none_or(|bits| is_written(bits, position));
             let refused = !reading.null_allowed && starts_with_null(cursor.rest(), *reading);
             if there && !refused {
-                self.push_value(&mut cursor, *reading, read.lane_of(field))?;
+                self.push_value(&mut cursor, *reading, lane)?;
             } else {
                 skip_field(&mut cursor, *reading)?;
                 self.push_unwritten(read, field)?;
                 defaulted.insert(field);
             }
         }
-        for field in &steps.lacking {
-            self.push_unwritten(read, *field)?;
-            defaulted.insert(*field);
-        }
         cursor.finish()
+    }
+
+    /// Values of each field so far: rows, or events of all rows.
+    fn items(&self, read: &ReadLayout) -> usize {
+        let first = read.fields.first().and_then(|field| self.lanes.get(field.lane));
+        first.map_or(0, Lane::length)
+    }
+
+    #[cold]
+    fn cut_fields(&mut self, read: &ReadLayout, items: usize) {
+        for field in &read.fields {
+            cut(self.lanes, self.kinds, field.lane, items);
+        }
     }
 
     /// Appends what stands where a field was never written.
@@ -114,11 +194,7 @@ impl Columns<'_> {
     pub(super) fn cut(&mut self, read: &ReadLayout, rows: usize) {
         match read.events {
             Some(list) => drop(cut(self.lanes, self.kinds, list, rows)),
-            None => {
-                for field in &read.fields {
-                    cut(self.lanes, self.kinds, field.lane, rows);
-                }
-            }
+            None => self.cut_fields(read, rows),
         }
     }
 
@@ -171,6 +247,43 @@ impl Columns<'_> {
             (Shape::List(_) | Shape::Vector(_), None) => {}
         }
         Ok(())
+    }
+}
+
+/// One value of a scalar's own type, into a lane or past it.
+#[inline]
+fn take_scalar(rest: &mut &[u8], scalar: Scalar, lane: Option<&mut Lane>) -> Walk<()> {
+    match scalar {
+        Scalar::Boolean => {
+            let byte = take_byte(rest)?;
+            if byte > 1 {
+                return Err(Stop::Unusual);
+            }
+            put(lane, [byte]);
+        }
+        Scalar::Integer | Scalar::Date => put(lane, take_integer(rest)?.to_le_bytes()),
+        Scalar::Long | Scalar::Timestamp => put(lane, take_varint(rest)?.to_le_bytes()),
+        Scalar::Float => put(lane, take_float(rest)?.to_le_bytes()),
+        Scalar::Double => put(lane, take_double(rest)?.to_le_bytes()),
+        Scalar::Text | Scalar::Bytes => {
+            let length = take_length(rest)?;
+            let (content, after) = rest.split_at_checked(length).ok_or(Stop::Unusual)?;
+            *rest = after;
+            if let Some(lane) = lane {
+                if scalar == Scalar::Text && std::str::from_utf8(content).is_err() {
+                    return Err(Stop::Unusual);
+                }
+                lane.push_variable(content);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[inline]
+fn put<const N: usize>(lane: Option<&mut Lane>, value: [u8; N]) {
+    if let Some(lane) = lane {
+        lane.push(value);
     }
 }
 
