@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Sequence
+from typing import Any
 
+import pyarrow as pa
 import pytest
 from store_reads import (
     PLAYS,
@@ -21,7 +23,14 @@ from store_reads import (
 
 from headrace.codec import Catalog
 from headrace.gateway.cached.scripts import PAIRS_PER_CALL_MAX
-from headrace.gateway.ports import Cells, Unreachable
+from headrace.gateway.ports import (
+    ACCEPT_ARROW,
+    ACCEPT_AVRO,
+    CODED_GZIP,
+    CODED_ZSTD,
+    Cells,
+    Unreachable,
+)
 from headrace.gateway.stores.scylla import READS_IN_FLIGHT_MAX, ScyllaRows
 from headrace.loadtest.servers import Server
 from headrace.registry.cache_url import CacheUrl
@@ -72,6 +81,51 @@ async def test_an_absent_row_is_cached_too(gateway: Gateway) -> None:
         assert await gateway.statuses(404) == ["MISSING"]
         await settled(gateway)
     assert gateway.reads.counters()["store_reads"] == 1
+
+
+FORMS = {
+    "avro": ACCEPT_AVRO,
+    "arrow": ACCEPT_ARROW,
+    "json in gzip": CODED_GZIP,
+    "arrow in zstd": ACCEPT_ARROW | CODED_ZSTD,
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+async def test_an_answer_of_any_form_has_equal_bytes_from_store_and_cache(
+    store: Store, gateway: Gateway, form: int
+) -> None:
+    """Read from the store, then answered from the cache's own reply, where it lies."""
+    play = command(1, group=PLAYS, method="APPEND", level=10, name="p")
+    whole = [command(user, level=user, name="x" * user) for user in range(1, 100)]
+    await store.write(*whole, command(100, name="only"), play)
+    users = {"feature_group": USERS, "keys": {"user_id": list(range(1, 111))}}
+    plays = {"feature_group": PLAYS, "keys": {"user_id": [1]}}
+    body = {"reads": [users, plays]}
+    missed = await gateway.answer(body, form)
+    await settled(gateway)
+    hits = gateway.reads.counters()["cache_hits"]
+    again = await gateway.answer(body, form)
+    assert gateway.reads.counters()["cache_hits"] == hits + 111
+    assert again == missed
+    assert missed.startswith(b"HTTP/1.1 200")
+    coded = form in (CODED_GZIP, ACCEPT_ARROW | CODED_ZSTD)
+    assert (b"\r\ncontent-encoding: " in missed) == coded
+
+
+async def test_arrow_from_a_networked_store_says_what_json_says(
+    store: Store, gateway: Gateway
+) -> None:
+    await store.write(command(1, level=2**60, name="é"), command(2, name="b"))
+    body: dict[str, Any] = {"reads": [{"feature_group": USERS, "keys": {"user_id": [2, 1, 3]}}]}
+    _, printed = await gateway.read(body)
+    stream = (await gateway.answer(body, ACCEPT_ARROW)).partition(b"\r\n\r\n")[2]
+    table: Any = pa.ipc.open_stream(stream).read_all()
+    rows = [
+        list(row) for row in zip(table["level"].to_pylist(), table["name"].to_pylist(), strict=True)
+    ]
+    assert rows == printed["results"][0]["rows"] == [[7, "b"], [2**60, "é"], [7, ""]]
+    assert table["_status"].to_pylist() == ["DEFAULTED", "OK", "MISSING"]
 
 
 async def test_a_write_is_seen_by_the_next_read(store: Store, gateway: Gateway) -> None:

@@ -132,11 +132,11 @@ class Gateway:
     def __init__(self, reads: StoreReads) -> None:
         self.reads = reads
 
-    async def answer(self, body: dict[str, Any]) -> bytes:
+    async def answer(self, body: dict[str, Any], form: int = 0) -> bytes:
         """The whole response to one request."""
         delivered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         text = msgspec.json.encode(body)
-        now = self.reads.start(text, 0, b"test", keep_alive=True, deliver=delivered.set_result)
+        now = self.reads.start(text, form, b"test", keep_alive=True, deliver=delivered.set_result)
         return now or await delivered
 
     async def read(self, body: dict[str, Any]) -> tuple[int, Any]:
