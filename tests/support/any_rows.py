@@ -106,7 +106,7 @@ def answer(groups: Groups, body: object, rows: list[Row], accept: int) -> tuple[
     reads = CachedReads(engine, Placement(["none"], epoch=1))
     pending = reads.submit(
         json.dumps(body).encode(),
-        token=1,
+        caller=1,
         accept=accept,
         now_ms=NOW_MS,
         request_id=b"any-1",

@@ -463,7 +463,7 @@ class Cluster:
                 body = {"reads": [{"feature_group": key[0], "keys": {"user_id": [key[1]]}}]}
                 pending = reads.submit(
                     msgspec.json.encode(body),
-                    token=token,
+                    caller=token,
                     accept=0,
                     now_ms=now_ms(),
                     request_id=b"audit",
@@ -505,7 +505,7 @@ def reads_as_hit(reads: CachedReads, body: dict[str, Any], block: bytes, at_ms: 
     """Whether a gateway would answer from this block."""
     pending = reads.submit(
         msgspec.json.encode(body),
-        token=1 << 40,
+        caller=1 << 40,
         accept=0,
         now_ms=at_ms,
         request_id=b"audit",

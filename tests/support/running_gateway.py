@@ -176,7 +176,9 @@ class Running:
     def forget(self) -> None:
         """Count and remember from zero."""
         self.engine.bodies.clear()
-        self.lane.telemetry.__init__()  # type: ignore[misc]  # the collector holds this very object
+        telemetry = self.lane.telemetry
+        telemetry.reads.clear()  # The lane and the collector hold these very objects.
+        telemetry.__init__(telemetry.reads)  # type: ignore[misc]
 
     async def connect(self, receive_buffer_bytes: int | None = None) -> Connection:
         """A raw connection; a small receive buffer makes a caller that is slow to read."""

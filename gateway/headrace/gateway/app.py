@@ -11,6 +11,7 @@ from litestar.datastructures import State
 from litestar.di import Provide
 from prometheus_client import CollectorRegistry
 
+from headrace.codec import RequestIds
 from headrace.gateway import openapi
 from headrace.gateway.catalog_in_force import CatalogInForce
 from headrace.gateway.commands import CommandIntake
@@ -19,10 +20,11 @@ from headrace.gateway.errors import PROBLEM_TYPE, refusal_of
 from headrace.gateway.explain import Explainer
 from headrace.gateway.lane_state import Lane
 from headrace.gateway.limits import Limits
-from headrace.gateway.negotiation import Compression, ContentCodings, RequestIds
+from headrace.gateway.negotiation import Compression, ContentCodings, new_request_ids
 from headrace.gateway.ports import (
     Clock,
     CommandAppender,
+    DirectReads,
     LateReads,
     Parts,
     Reads,
@@ -50,6 +52,8 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     """Reads that answer at once, over the embedded store. Either it or `late` is there."""
     late: LateReads | None = None
     """Reads over a cache and a networked store; they go before `engine`."""
+    direct: DirectReads | None = None
+    """What stands behind either of the two, where the lane may call it itself."""
     appender: CommandAppender | None = None
     inspector: RowInspector | None = None
     parts: Parts = no_parts
@@ -63,9 +67,9 @@ def create_app(
 ) -> Litestar:
     """Build the application; `app.state.lane` is what `LaneProtocol` looks for."""
     telemetry = Telemetry()
-    reads = ReadPath(ports.engine, ports.in_force, ports.clock, telemetry, ports.late)
+    reads = ReadPath(ports.engine, ports.in_force, ports.clock, telemetry, ports.late, ports.direct)
     codings = ContentCodings(compression)
-    lane = Lane(reads, limits, telemetry, request_ids or RequestIds(), codings)
+    lane = Lane(reads, limits, telemetry, request_ids or new_request_ids(), codings)
     gateway = Gateway(
         in_force=ports.in_force,
         reads=reads,

@@ -6,8 +6,12 @@ direct loopback caller, no earlier request of the connection unanswered and a ca
 answers. Whatever is not falls through to ASGI and Litestar, where the same path is an ordinary
 route that makes equal bytes. A lane request is answered before its last parser callback returns
 when the store is embedded; over a networked store its answer may come later, and then waits its
-turn in `DueAnswers`. It cannot overtake an ASGI answer (it is not taken while one is due) nor be
-overtaken (ASGI starts when the lane owes nothing).
+turn. It cannot overtake an ASGI answer (it is not taken while one is due) nor be overtaken (ASGI
+starts when the lane owes nothing).
+
+Bytes arrive at `headrace.codec.LaneConnection`, which holds the turns. While the connection is
+`usual` and the head is one that was parsed and taken before, it answers without a Python frame;
+all else is passed on to the protocol here, which says when the connection is usual again.
 
 `uvicorn_members` names all we rely on in uvicorn's protocol classes.
 """
@@ -26,8 +30,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from headrace.codec import StaleCatalog
-from headrace.gateway.due import Due, DueAnswers
+from headrace.codec import LaneConnection, StaleCatalog
 from headrace.gateway.errors import problem
 from headrace.gateway.lane_state import Lane
 from headrace.gateway.negotiation import accepted, is_json, kept_request_id
@@ -86,7 +89,6 @@ def uvicorn_members() -> dict[str, tuple[str, ...]]:
         "FlowControl()": (
             "write_paused", "pause_reading", "resume_reading",
         ),
-        "ServerState()": ("total_requests",),
     }  # fmt: skip
 
 
@@ -107,7 +109,6 @@ class LaneProtocol(HttpToolsProtocol):
         self._asgi_used = False
         self._active: RequestResponseCycle
         self._stage = BETWEEN
-        self._since = self._lane.sweep
         self._local = False
         self._head_bytes = 0
         self._chunk_bytes = 0
@@ -121,18 +122,29 @@ class LaneProtocol(HttpToolsProtocol):
         self._unread = 0
         self._discarded = 0
         self._last_words: bytes | None = None
-        self._due = DueAnswers()
         self._waiting_start: tuple[RequestResponseCycle, ASGI3Application] | None = None
+        self._turns = LaneConnection(
+            self._lane.direct,
+            received=self._received,
+            end=self._end,
+            crowded=self._crowded,
+            over=self._turns_over,
+        )
+        # The event loop asks for this method once and then calls it without us.
+        self.data_received = self._turns.data_received  # type: ignore[method-assign]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
         self._local = self.client is None or ip_address(self.client[0]).is_loopback
+        self._turns.connected(transport.write)
+        self._settle()
         self._lane.enter(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stage = ENDED
         self._release()
-        self._lane.held_bytes -= self._unread + self._due.clear()
+        self._turns.close()
+        self._lane.direct.hold(-self._unread)
         self._unread = 0
         self._waiting_start = None
         self._lane.leave(self)
@@ -143,28 +155,45 @@ class LaneProtocol(HttpToolsProtocol):
         self.pipeline.clear()
         super().connection_lost(exc)
         del self._http  # it holds us: a cycle the collector would have to find
+        del self.data_received
 
     def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's never keeps one open
         """A caller that only ended its own side still gets the answers that are due."""
         if self._stage == REST and not self._withdraw():
             return False
-        if not (self._answer_due() or self._due) or self.transport.is_closing():
+        if not (self._answer_due() or self._turns.due) or self.transport.is_closing():
             return False
         self._end_after_due()
         return True
 
-    def data_received(self, data: bytes) -> None:
+    def _received(self, data: bytes) -> None:
+        """Bytes that are no usual request."""
         if self._stage == ENDED:
             self._discard(len(data))
             return
+        self._turns.usual = False
         if self.timeout_keep_alive_task is not None:
             self._unset_keepalive_if_required()
-        if self._stage == BETWEEN:
-            if self._answer_known(data):
-                return
-            self._whole = data
-        else:
-            self._whole = b""
+        self._whole = data if self._stage == BETWEEN else b""
+        self._parse(data)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Let usual requests be answered again, once nothing stands against it.
+
+        Every method that may stand against it unsets `usual` first.
+        """
+        self._turns.usual = (
+            self._stage == BETWEEN
+            and self._local
+            and not self._answer_due()
+            and not self.flow.write_paused
+            and self._waiting_start is None
+            and self.timeout_keep_alive_task is None
+            and self._turns.due < self._lane.limits.due_answers_max
+        )
+
+    def _parse(self, data: bytes) -> None:
         self._chunk_bytes = len(data)
         self._began = False
         self._feed(data)
@@ -222,7 +251,7 @@ class LaneProtocol(HttpToolsProtocol):
         self.expect_100_continue = False
         self.headers = []
         self._stage = HEAD
-        self._since = self._lane.sweep
+        self._turns.touch()
         self._head_bytes = 0
         self._began = True
 
@@ -270,47 +299,49 @@ class LaneProtocol(HttpToolsProtocol):
         stage = self._stage
         if stage == LANE:
             self._stage = BETWEEN
-            self._since = self._lane.sweep
+            self._turns.touch()
             self._answer()
         elif stage == REST:
             self._stage = BETWEEN
-            self._since = self._lane.sweep
+            self._turns.touch()
             super().on_message_complete()
             if len(self.pipeline) > self._lane.limits.queued_requests_max:
                 self._end_after_due()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._active = cycle
-        if self._due:  # It would overtake the lane's answers.
+        if self._turns.due:  # It would overtake the lane's answers.
             self._waiting_start = cycle, app
             return
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._since = self._lane.sweep
+        self._turns.touch()
         if self._last_words is not None and not self._answer_due():
             self._end(self._last_words)
 
     def pause_writing(self) -> None:
         """The caller does not read its answers: take no more requests from it until it does."""
+        self._turns.usual = False
         super().pause_writing()
         self.flow.pause_reading()
         self._unread = self.transport.get_write_buffer_size()
-        self._lane.held_bytes += self._unread
-        self._since = self._lane.sweep
+        self._lane.direct.hold(self._unread)
+        self._turns.touch()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._lane.held_bytes -= self._unread
+        self._lane.direct.hold(-self._unread)
         self._unread = 0
-        self._since = self._lane.sweep
-        if not self.pipeline and len(self._due) < self._lane.limits.due_answers_max:
+        self._turns.touch()
+        if not self.pipeline and self._turns.due < self._lane.limits.due_answers_max:
             self.flow.resume_reading()
+            self._settle()
 
     def shutdown(self) -> None:
         """Called once by uvicorn: finish what is due or under way, then close."""
-        if self._answer_due() or self._due:
+        if self._answer_due() or self._turns.due:
             self._end_after_due()
         elif self._stage == BETWEEN:
             self.transport.close()
@@ -326,22 +357,22 @@ class LaneProtocol(HttpToolsProtocol):
         return (
             self._stage == BETWEEN
             and not self._answer_due()
-            and not self._due
-            and self._lane.sweep - self._since > 1
+            and not self._turns.due
+            and self._lane.sweep - self._turns.since > 1
         )
 
     def keep_time(self, sweep: int) -> None:
         """Hold this connection against every time limit; called once a sweep."""
-        limits, age = self._lane.limits, sweep - self._since
+        limits, age = self._lane.limits, sweep - self._turns.since
         if self.transport.is_closing():
             return
         if self.flow.write_paused:
             self._keep_time_of_reader(age)
         elif self._stage == ENDED:
-            if age >= limits.linger_sweeps and not self._answer_due() and not self._due:
+            if age >= limits.linger_sweeps and not self._answer_due() and not self._turns.due:
                 self.transport.abort()
         elif self._stage == BETWEEN:
-            if age >= limits.idle_sweeps and not self._answer_due() and not self._due:
+            if age >= limits.idle_sweeps and not self._answer_due() and not self._turns.due:
                 self._cut("idle")
                 self.transport.close()
         elif age >= limits.receive_sweeps:
@@ -383,28 +414,6 @@ class LaneProtocol(HttpToolsProtocol):
         self._accept |= max(form, 0)
         return form >= 0
 
-    def _answer_known(self, data: bytes) -> bool:
-        """Answer a request whose head came before, byte for byte, without parsing it again.
-
-        Only one whole request, and nothing else, is taken: the parser then stands where it stood.
-        """
-        lane = self._lane
-        end = data.find(HEAD_END) + 4
-        known = lane.known_heads.get(data[:end])
-        if (
-            known is None
-            or known[0] != len(data) - end
-            or not self._local
-            or self._answer_due()
-            or self.flow.write_paused
-            or lane.overloaded
-        ):
-            return False
-        if not self._read(data[end:], known[1], None, keep_alive=not lane.draining):
-            return False  # parsed after all, and handed over to ASGI
-        self._since = lane.sweep
-        return True
-
     def _answer(self) -> None:
         lane = self._lane
         body, self._body = bytes(self._body), b""
@@ -419,54 +428,27 @@ class LaneProtocol(HttpToolsProtocol):
         if lasting and whole.startswith(READ_STARTS):
             end = whole.find(HEAD_END) + 4
             if len(whole) - end == self._content_length:
-                lane.learn(whole[:end], self._content_length, self._accept)
+                lane.direct.learn(whole[:end], self._accept)
 
     def _read(
         self, body: bytes, accept: int, request_id: bytes | None, *, keep_alive: bool
     ) -> bool:
         """Answer, now or later; False when ASGI must repeat the read, and tell what is wrong."""
-        lane = self._lane
-        due = Due(len(body), self._write_due, keep_alive=keep_alive)
         try:
-            response = lane.reads.start(
-                body,
-                accept,
-                request_id or lane.request_ids.make(),
-                keep_alive=keep_alive,
-                deliver=due,
-            )
+            return self._turns.read(body, accept, request_id, keep_alive=keep_alive)
         except StaleCatalog:
             return False
         except Exception as error:
             logger.debug("the lane hands a request over", exc_info=error)
             return False
-        if response is None:
-            self._wait_for(due)
-        elif self._due:
-            due.response = response
-            self._wait_for(due)
-        else:
-            self._send(response, keep_alive=keep_alive)
-        return True
 
-    def _wait_for(self, due: Due) -> None:
-        """Keep an answer's turn; a caller with too many due is not read until some are written."""
-        self._due.add(due)
-        self._lane.held_bytes += due.weight
-        if len(self._due) >= self._lane.limits.due_answers_max:
-            self.flow.pause_reading()
+    def _crowded(self) -> None:
+        """Too many answers are due: read no more until all of them are written."""
+        self.flow.pause_reading()
 
-    def _write_due(self) -> None:
-        """Write the answers whose turn has come, then let go what waited for them."""
-        while (due := self._due.next_ready()) is not None:
-            self._lane.held_bytes -= due.weight
-            self._since = self._lane.sweep
-            if due.response is not None:
-                self._send(due.response, keep_alive=due.keep_alive)
-            if not due.keep_alive:
-                self._lane.held_bytes -= self._due.clear()
-                return
-        if self._due or self.transport.is_closing():
+    def _turns_over(self) -> None:
+        """No answer of the lane is due any more: let go what waited for that."""
+        if self.transport.is_closing():
             return
         if self._waiting_start is not None:
             (cycle, app), self._waiting_start = self._waiting_start, None
@@ -477,14 +459,7 @@ class LaneProtocol(HttpToolsProtocol):
             self._end(b"")
         elif not self.flow.write_paused and not self.pipeline:
             self.flow.resume_reading()
-
-    def _send(self, response: bytes, *, keep_alive: bool) -> None:
-        self._lane.telemetry.lane_requests += 1
-        self.server_state.total_requests += 1
-        if keep_alive:
-            self.transport.write(response)
-        else:
-            self._end(response)
+            self._settle()
 
     def _hand_over(self, body: bytes) -> None:
         """Give a request whose body is already here to ASGI."""
@@ -495,6 +470,7 @@ class LaneProtocol(HttpToolsProtocol):
 
     def _fall_through(self) -> None:
         """Let uvicorn make its scope and start its cycle from what was parsed so far."""
+        self._turns.usual = False
         url, headers = self.url, self.headers
         super().on_message_begin()
         self.url = url
@@ -553,10 +529,11 @@ class LaneProtocol(HttpToolsProtocol):
             request_id=self._lane.request_ids.make(),
             generation=self._lane.reads.generation_text,
         )
+        self._turns.usual = False
         self._lane.telemetry.count_request("protocol", status)
         if self._stage == REST and not self._withdraw():
             self.transport.abort()
-        elif self._answer_due() or self._due:
+        elif self._answer_due() or self._turns.due:
             self._last_words = response
             self._stage = ENDED
         else:
@@ -583,7 +560,8 @@ class LaneProtocol(HttpToolsProtocol):
         would take the answer with it.
         """
         self._stage = ENDED
-        self._since = self._lane.sweep
+        self._turns.usual = False
+        self._turns.touch()
         self._last_words = None
         self._body = b""
         self._release()
@@ -599,6 +577,7 @@ class LaneProtocol(HttpToolsProtocol):
 
     def _end_after_due(self) -> None:
         self._stage = ENDED
+        self._turns.usual = False
         if self._asgi_used:
             self.cycle.keep_alive = False
 
@@ -611,10 +590,10 @@ class LaneProtocol(HttpToolsProtocol):
         """Count a body that did not come in one piece, whole, until it is answered."""
         if received < self._content_length:
             self._held = self._content_length
-            self._lane.held_bytes += self._held
+            self._lane.direct.hold(self._held)
 
     def _release(self) -> None:
-        self._lane.held_bytes -= self._held
+        self._lane.direct.hold(-self._held)
         self._held = 0
 
     def _cut(self, reason: str) -> None:
@@ -623,9 +602,9 @@ class LaneProtocol(HttpToolsProtocol):
     def _keep_time_of_reader(self, age: int) -> None:
         left = self.transport.get_write_buffer_size()
         if left < self._unread:
-            self._lane.held_bytes -= self._unread - left
+            self._lane.direct.hold(left - self._unread)
             self._unread = left
-            self._since = self._lane.sweep
+            self._turns.touch()
         elif age >= self._lane.limits.send_sweeps:
             self._cut("slow_reader")
             self.transport.abort()

@@ -6,14 +6,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from headrace.codec import ReadLane, RequestIds
 from headrace.gateway.limits import Limits
-from headrace.gateway.negotiation import ContentCodings, RequestIds
+from headrace.gateway.negotiation import ContentCodings
 from headrace.gateway.read_path import ReadPath
 from headrace.gateway.telemetry import Telemetry
-
-KNOWN_HEADS_MAX = 4096
-KNOWN_HEAD_BYTES_MAX = 1024
-"""Bounds of the memory of heads: a caller has one head per body length."""
 
 
 class TimedConnection(Protocol):
@@ -53,21 +50,43 @@ class Lane:
         self.request_ids = request_ids
         self._codings = codings
         self._feast_codings = codings.of_feast()
-        self.draining = False
-        """Every answer ends its connection, and the process is not ready."""
-        self.sweep = 0
-        """Number of sweeps so far: the clock of all time limits."""
-        self.held_bytes = 0
-        """Unfinished bodies and unread answers of all connections."""
+        self.direct = ReadLane(
+            reads.reader,
+            clock=reads.clock,
+            ids=request_ids,
+            times=telemetry.reads,
+            body_bytes_max=limits.body_bytes_max,
+            held_bytes_max=limits.held_bytes_max,
+            due_answers_max=limits.due_answers_max,
+        )
+        """The part that answers usual requests by itself."""
         self.connections: set[TimedConnection] = set()
-        self.known_heads: dict[bytes, tuple[int, int]] = {}
-        """Content length and answer form of heads that were parsed, checked and taken before.
-
-        Callers repeat their heads byte for byte; equal bytes mean the same again.
-        """
         self.ended: Callable[[], None] | None = None
         """Called when a connection has ended, where somebody counts them."""
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def draining(self) -> bool:
+        """Every answer ends its connection, and the process is not ready."""
+        return self.direct.draining
+
+    @draining.setter
+    def draining(self, draining: bool) -> None:
+        self.direct.draining = draining
+
+    @property
+    def sweep(self) -> int:
+        """Number of sweeps so far: the clock of all time limits."""
+        return self.direct.sweep
+
+    @sweep.setter
+    def sweep(self, sweep: int) -> None:
+        self.direct.sweep = sweep
+
+    @property
+    def held_bytes(self) -> int:
+        """Unfinished bodies and unread answers of all connections."""
+        return self.direct.held_bytes
 
     @property
     def overloaded(self) -> bool:
@@ -82,13 +101,6 @@ class Lane:
         """What the coding of an answer adds to its form; by route, since callers differ."""
         codings = self._feast_codings if feast else self._codings
         return codings.chosen(accept_encoding)
-
-    def learn(self, head: bytes, content_length: int, accept: int) -> None:
-        """Remember a head that the lane took; it has no request id, so that it can come again."""
-        if len(head) <= KNOWN_HEAD_BYTES_MAX:
-            if len(self.known_heads) >= KNOWN_HEADS_MAX:
-                self.known_heads.clear()
-            self.known_heads[head] = content_length, accept
 
     def enter(self, connection: TimedConnection) -> None:
         """Count a new connection; the timer runs while there is one."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import secrets
 from typing import Literal, TypeVar
 
+from headrace.codec import RequestIds
 from headrace.gateway.ports import (
     ACCEPT_ARROW,
     ACCEPT_AVRO,
@@ -112,18 +112,9 @@ class ContentCodings:
         return best
 
 
-class RequestIds:
-    """Makes request ids: unique by a random prefix per process, cheap by a counter."""
-
-    __slots__ = ("_numbers", "_prefix")
-
-    def __init__(self, prefix: str | None = None) -> None:
-        self._prefix = (prefix or secrets.token_hex(6)).encode()
-        self._numbers = itertools.count(1)
-
-    def make(self) -> bytes:
-        """The next id, such as `9f86d081884c-1a`."""
-        return b"%b-%x" % (self._prefix, next(self._numbers))
+def new_request_ids() -> RequestIds:
+    """Ids that begin with a random prefix of this process."""
+    return RequestIds(secrets.token_hex(6).encode())
 
 
 def remembered() -> int:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from headrace.codec import Catalog, FoldedRecord
+from headrace.codec import CachedReads, Catalog, FoldedRecord, LmdbStore, ReadEngine
 from headrace.registry.catalog import Group
 
 Clock = Callable[[], int]
@@ -82,6 +82,9 @@ class LateReads(Protocol):
         """Running totals since start, by name."""
         ...
 
+
+DirectReads = CachedReads | tuple[ReadEngine, LmdbStore]
+"""What the lane reads from without a Python frame between: the same reads as behind the ports."""
 
 Event = tuple[int, dict[str, object]]
 """Event time in ms and the value fields."""

@@ -13,14 +13,14 @@ from time import perf_counter_ns
 from headrace.codec import StaleCatalog
 from headrace.gateway.catalog_in_force import CatalogInForce
 from headrace.gateway.errors import CatalogMissing
-from headrace.gateway.ports import Clock, LateReads, Reads
+from headrace.gateway.ports import Clock, DirectReads, LateReads, Reads
 from headrace.gateway.telemetry import Telemetry
 
 
 class ReadPath:
     """Answers `/v1/read` bodies with whole HTTP/1.1 responses."""
 
-    __slots__ = ("_clock", "_in_force", "_late", "_read", "_telemetry")
+    __slots__ = ("_clock", "_direct", "_in_force", "_late", "_read", "_telemetry")
 
     def __init__(
         self,
@@ -29,7 +29,9 @@ class ReadPath:
         clock: Clock,
         telemetry: Telemetry,
         late: LateReads | None = None,
+        direct: DirectReads | None = None,
     ) -> None:
+        self._direct = direct
         self._late = late
         if late is not None:
             late.observe = telemetry.observe_read
@@ -40,6 +42,15 @@ class ReadPath:
         self._in_force = in_force
         self._clock = clock
         self._telemetry = telemetry
+
+    @property
+    def clock(self) -> Clock:
+        return self._clock
+
+    @property
+    def reader(self) -> DirectReads | Callable[..., bytes | None]:
+        """What the lane calls for its reads: Rust itself, or else `start`."""
+        return self.start if self._direct is None else self._direct
 
     @property
     def generation_text(self) -> bytes:

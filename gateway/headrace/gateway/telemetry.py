@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -14,12 +13,10 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from headrace.codec import ReadTimes
 from headrace.gateway.ports import Parts, no_parts
 
-BOUNDS_NS = (
-    10_000, 20_000, 50_000, 100_000, 200_000, 500_000,
-    1_000_000, 2_000_000, 5_000_000, 10_000_000, 25_000_000, 100_000_000,
-)  # fmt: skip
+BOUNDS_NS = tuple(ReadTimes.BOUNDS_NS)
 """Upper bounds of the read histogram, in nanoseconds."""
 
 NANOSECONDS = 1_000_000_000
@@ -28,31 +25,21 @@ NANOSECONDS = 1_000_000_000
 class Telemetry:
     """Counts of one gateway process. Plain attributes: only the event loop's thread writes them."""
 
-    __slots__ = (
-        "_requests",
-        "bucket_counts",
-        "connections_cut",
-        "lane_requests",
-        "read_ns_total",
-        "read_statuses",
-        "stale_reads",
-    )
+    __slots__ = ("_requests", "connections_cut", "observe_read", "reads", "stale_reads")
 
-    def __init__(self) -> None:
-        self.bucket_counts = [0] * (len(BOUNDS_NS) + 1)
-        self.read_ns_total = 0
-        self.read_statuses: dict[bytes, int] = {}
-        self.lane_requests = 0
+    def __init__(self, reads: ReadTimes | None = None) -> None:
+        self.reads = reads or ReadTimes()
+        """Answers by status and time; the lane counts there by itself."""
+        self.observe_read = self.reads.observe
+        """Count one answer by its nanoseconds and the three digits of its status."""
         self.stale_reads = 0
         self.connections_cut: dict[str, int] = {}
         self._requests: dict[tuple[str, int], int] = {}
 
-    def observe_read(self, elapsed_ns: int, status: bytes) -> None:
-        """One engine call: its time and the three digits of its status."""
-        self.bucket_counts[bisect_left(BOUNDS_NS, elapsed_ns)] += 1
-        self.read_ns_total += elapsed_ns
-        statuses = self.read_statuses
-        statuses[status] = statuses.get(status, 0) + 1
+    @property
+    def lane_requests(self) -> int:
+        """Reads that the lane answered."""
+        return self.reads.lane_answers
 
     def count_request(self, route: str, status: int) -> None:
         """One request that went through ASGI, by route template and status."""
@@ -114,8 +101,8 @@ class GatewayCollector(Collector):
         reads = CounterMetricFamily(
             "headrace_reads", "Engine reads by response status.", labels=["status"]
         )
-        for code, number in sorted(counts.read_statuses.items()):
-            reads.add_metric([code.decode("ascii", "replace")], number)
+        for code, number in counts.reads.totals()[2]:
+            reads.add_metric([str(code)], number)
         yield reads
         yield _histogram(counts)
         yield CounterMetricFamily(
@@ -178,7 +165,8 @@ class Exposition:
 def _histogram(counts: Telemetry) -> Metric:
     running = 0
     buckets: list[tuple[str, float]] = []
-    for index, number in enumerate(counts.bucket_counts):
+    bucket_counts, total_ns, _ = counts.reads.totals()
+    for index, number in enumerate(bucket_counts):
         running += number
         bound = str(BOUNDS_NS[index] / NANOSECONDS) if index < len(BOUNDS_NS) else "+Inf"
         buckets.append((bound, running))
@@ -186,5 +174,5 @@ def _histogram(counts: Telemetry) -> Metric:
         "headrace_read_seconds",
         "Time of one engine read, from body bytes to response bytes.",
         buckets=buckets,
-        sum_value=counts.read_ns_total / NANOSECONDS,
+        sum_value=total_ns / NANOSECONDS,
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import time
 from typing import TYPE_CHECKING
 
 import click
@@ -13,12 +12,12 @@ from prometheus_client import CollectorRegistry
 
 from headrace.cli.lmdb import LmdbEngine
 from headrace.cli.log_appender import LogAppender
-from headrace.codec import ReadEngine
+from headrace.codec import ReadEngine, SystemClock
 from headrace.gateway.app import Ports, create_app
 from headrace.gateway.catalog_in_force import CatalogInForce
 from headrace.gateway.handover import Inbox
 from headrace.gateway.limits import Limits
-from headrace.gateway.ports import PartState
+from headrace.gateway.ports import DirectReads, PartState
 from headrace.gateway.serve import GatewayServer
 from headrace.gateway.stores.lmdb_reads import LmdbReads
 from headrace.registry.settings import GatewaySettings
@@ -31,10 +30,8 @@ if TYPE_CHECKING:
     from headrace.sync.ports import CommandProducer
 
 
-def now_ms() -> int:
-    """Milliseconds since the epoch: the clock of every role."""
-    return time.time_ns() // 1_000_000
-
+now_ms = SystemClock()
+"""Milliseconds since the epoch: the clock of every role."""
 
 FIRST_LOOK_LIMIT_S = 2.0
 FIRST_LOOK_PAUSE_S = 0.05
@@ -66,20 +63,25 @@ class GatewayRole:
         self._watcher.subscribe(lambda live: in_force.install(live.compiled, live.document))
         self._late: StoreReads | None = None
         self._appender = None if producer is None else LogAppender(producer)
-        at_once = LmdbReads(engine, online.store) if isinstance(online, LmdbEngine) else None
-        if not isinstance(online, LmdbEngine):
+        at_once: LmdbReads | None = None
+        direct: DirectReads
+        if isinstance(online, LmdbEngine):
+            at_once, direct = LmdbReads(engine, online.store), (engine, online.store)
+        else:
             from headrace.gateway.cached.reads import StoreReads
 
             deadline_ms = settings.default_deadline_ms
             self._late = StoreReads(
                 engine, in_force, online.rows(), cache, now_ms, default_deadline_ms=deadline_ms
             )
+            direct = self._late.direct
         metrics = metrics or CollectorRegistry()
         for collector in online.collectors():
             metrics.register(collector)
         ports = Ports(
             engine=at_once,
             late=self._late,
+            direct=direct,
             in_force=in_force,
             clock=now_ms,
             envelope_schema=ReadEngine.envelope_schema(),

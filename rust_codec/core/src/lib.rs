@@ -17,6 +17,7 @@ pub mod fold;
 pub mod format;
 pub mod json;
 pub mod key;
+pub mod lane;
 pub mod mutation;
 pub mod nearest;
 pub mod placement;

@@ -1,7 +1,7 @@
 """Types of the extension module, kept true by a stub test."""
 
-from collections.abc import Mapping, Sequence
-from typing import Final, Literal, TypeAlias, final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Final, Literal, TypeAlias, final
 
 class CodecError(ValueError):
     """Bytes, JSON or a schema that cannot be accepted.
@@ -211,14 +211,35 @@ def partition_key(catalog: Catalog, payload: bytes) -> bytes:
 class CachedReads:
     """Reads through cache nodes: requests in, MGETs out, replies in, responses out.
 
-    One pipelined connection a node, owned by the caller, who moves bytes. `token` is whatever the
-    caller knows a request or a command by; each comes back exactly once.
+    One pipelined connection a node, owned by the caller, who moves bytes. `caller` is whatever a
+    request is known by, `token` the number of a command; each comes back exactly once.
     """
 
     def __new__(
         cls, engine: ReadEngine, placement: Placement, *, local_bytes_max: int = 0
     ) -> CachedReads:
         """`local_bytes_max` bounds the in-process tier of groups with a `local_ttl`; 0: none."""
+    def listen(
+        self,
+        *,
+        flush_soon: Callable[[], object],
+        missed: Callable[[LaneTurn, PendingRead], object],
+        admits: Callable[[], bool],
+        refuse: Callable[..., bytes],
+        request_weight: int,
+        weight_least: int,
+    ) -> None:
+        """What the requests of a lane call.
+
+        `flush_soon` when they have queued something, once until the next `take`; `missed` with each
+        that no cache node can say anything about; once `weight_least` is under way `admits`, and
+        where that says no, `refuse(request_id, keep_alive=...)` makes the response.
+        """
+    @property
+    def weight_under_way(self) -> int:
+        """Of the requests that wait for nodes: bytes of body, and `request_weight` for each."""
+    def take_load(self) -> tuple[int, int, int]:
+        """Weight under way; weight that left since the last call; that by the ns it waited."""
     def node_up(self, node: int) -> None:
         """A new connection to a node is ready; before, its rows go to the store."""
     def progress(self, node: int) -> tuple[int, int]:
@@ -227,7 +248,7 @@ class CachedReads:
         self,
         body: bytes,
         *,
-        token: int,
+        caller: object,
         accept: int,
         now_ms: int,
         request_id: bytes,
@@ -237,7 +258,7 @@ class CachedReads:
         """Start a request.
 
         Bytes are the finished refusal of a wrong request; a `PendingRead` when no cache node can
-        say anything; None when `feed` or `drop_node` will bring the rest under `token`.
+        say anything; None when `feed` or `drop_node` will bring the rest together with `caller`.
         """
     def command(self, node: int, arguments: list[bytes], token: int) -> bool:
         """Queue a command of the caller's own, such as a script; False when the node is down."""
@@ -245,12 +266,146 @@ class CachedReads:
         """The bytes to send to a node now, None when there is nothing to say."""
     def feed(
         self, node: int, received: bytes, *, now_ms: int
-    ) -> tuple[list[tuple[int, CacheOutcome]], str | None]:
-        """Take bytes from a node: what they finish, and why the connection must end, if it must."""
-    def drop_node(self, node: int) -> list[tuple[int, CacheOutcome]]:
+    ) -> tuple[list[tuple[Any, CacheOutcome]], str | None]:
+        """Take bytes from a node: what they finish, and why the connection must end, if it must.
+
+        Requests of a lane that are answered whole are written to their connections and not listed;
+        one that is not comes as a `LaneTurn`.
+        """
+    def drop_node(self, node: int) -> list[tuple[Any, CacheOutcome]]:
         """The connection to a node ended: whatever waited for it."""
     def counters(self) -> dict[str, int]:
         """Totals since start: hits, misses, unusable, errors, local_hits; local_bytes now."""
+
+@final
+class SystemClock:
+    """The system's clock, which Rust reads without a call into Python."""
+
+    def __new__(cls) -> SystemClock: ...
+    def __call__(self) -> int:
+        """Milliseconds since the epoch."""
+
+@final
+class RequestIds:
+    """Makes request ids: unique by a prefix per process, cheap by a counter."""
+
+    def __new__(cls, prefix: bytes) -> RequestIds: ...
+    def make(self) -> bytes:
+        """The next id, such as `9f86d081884c-1a`."""
+
+@final
+class ReadTimes:
+    """Counts answers by status and time."""
+
+    BOUNDS_NS: ClassVar[list[int]]
+    """Upper bounds of the buckets in nanoseconds; one more bucket is above them."""
+    def __new__(cls) -> ReadTimes: ...
+    def observe(self, elapsed_ns: int, status: bytes) -> None:
+        """Count one answer by its time and the three digits of its status."""
+    def totals(self) -> tuple[list[int], int, list[tuple[int, int]]]:
+        """Counts by bucket, the sum of all times in nanoseconds, and (status, count)."""
+    @property
+    def lane_answers(self) -> int:
+        """Answers that lanes wrote."""
+    def clear(self) -> None:
+        """Count from zero again."""
+
+@final
+class ReadLane:
+    """What the lane's connections share.
+
+    `reader` is a `CachedReads`, an engine with its store, or a function like
+    `headrace.gateway.read_path.ReadPath.start`.
+    """
+
+    def __new__(
+        cls,
+        reader: CachedReads | tuple[ReadEngine, LmdbStore] | Callable[..., bytes | None],
+        *,
+        clock: Callable[[], int],
+        ids: RequestIds,
+        times: ReadTimes,
+        body_bytes_max: int,
+        held_bytes_max: int,
+        due_answers_max: int,
+    ) -> ReadLane: ...
+    def learn(self, head: bytes, accept: int) -> bool:
+        """Remember the head of a request that was taken, empty line included.
+
+        The next one that differs in its content length alone is not parsed. False for a head that
+        has no plain content length or is too long.
+        """
+    @property
+    def known_heads(self) -> int:
+        """How many heads are remembered."""
+    @property
+    def held_bytes(self) -> int:
+        """Unfinished bodies, requests that wait and unread answers of all connections."""
+    def hold(self, bytes: int) -> None:
+        """Count more bytes as held, or fewer."""
+    sweep: int
+    """Number of sweeps so far: the clock of all time limits."""
+    draining: bool
+    """Whether every answer ends its connection; then no request is answered unparsed."""
+
+@final
+class LaneConnection:
+    """The lane's half of one connection: usual requests are answered without a Python frame.
+
+    `received` takes the bytes that are no usual request, `end` the last answer of the connection.
+    `crowded` is called when too many answers are due, `over` when none is due any more while the
+    next request is not `usual`.
+    """
+
+    def __new__(
+        cls,
+        lane: ReadLane,
+        *,
+        received: Callable[[bytes], None],
+        end: Callable[[bytes], None],
+        crowded: Callable[[], None],
+        over: Callable[[], None],
+    ) -> LaneConnection: ...
+    def connected(self, write: Callable[[bytes], None]) -> None:
+        """Answers are written with that from now on."""
+    usual: bool
+    """Whether the next request may be answered unparsed."""
+    @property
+    def since(self) -> int:
+        """Sweep of the last thing that happened."""
+    def touch(self) -> None:
+        """Something happened now."""
+    @property
+    def due(self) -> int:
+        """How many answers are due."""
+    def clear(self) -> None:
+        """Drop the answers that are due."""
+    def close(self) -> None:
+        """The connection is gone: drop what is due, and let go of the protocol."""
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the caller: a usual request is answered, now or later, all else passed on."""
+    def read(self, body: bytes, accept: int, request_id: bytes | None, *, keep_alive: bool) -> bool:
+        """Answer a parsed request, now or when its turn has come. False when it must be read
+        elsewhere; raises what the reader raises."""
+
+@final
+class LaneTurn:
+    """A request of a lane that is not answered at once. Called with its response, even after its
+    caller left."""
+
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def accept(self) -> int: ...
+    @property
+    def request_id(self) -> bytes: ...
+    @property
+    def keep_alive(self) -> bool: ...
+    @property
+    def age_ns(self) -> int:
+        """Nanoseconds since it came."""
+    def __call__(self, response: bytes) -> None:
+        """Deliver the response; it is counted and timed by whoever calls."""
 
 @final
 class PendingRead:
@@ -284,8 +439,9 @@ class PendingRead:
         """The response; rows that are still wanted are UNAVAILABLE. Only once."""
 
 CacheOutcome: TypeAlias = bytes | PendingRead | list[bytes | int | str | None] | None
-"""What comes back under a token: a response; a request with rows still wanted; the items of a
-command's reply (an error is a str); None for a request of a newer catalog or a lost command."""
+"""What comes back to a caller or under a token: a response; a request with rows still wanted; the
+items of a command's reply (an error is a str); None for a request of a newer catalog or a lost
+command."""
 
 @final
 class Placement:

@@ -1,23 +1,75 @@
 //! `CachedReads` and `PendingRead`: reads through cache nodes, and what they leave to the store.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
+use headrace_codec::lane::load::Load;
 use headrace_codec::read::cached::{Answer, CachedReads as CoreReads, Done};
 use headrace_codec::read::engine::ReadCall;
 use headrace_codec::read::pending::Pending;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyBytesMethods, PyList};
+use pyo3::types::{PyBytes, PyBytesMethods, PyDict, PyList};
 
+use crate::lane::{LaneTurn, Turn};
+use crate::lock;
 use crate::placement::Placement;
 use crate::read::{ReadEngine, StaleCatalog, form_of};
+
+/// A request that waits.
+pub(crate) struct Caller {
+    known_by: KnownBy,
+    /// What it counts for in the load.
+    weight: u64,
+    started: Instant,
+}
+
+/// What a request that waits is known by.
+enum KnownBy {
+    /// A turn of a connection: answered there, without a Python object in between.
+    Turn(Box<Turn>),
+    /// Whatever the caller gave; it comes back with the outcome.
+    Object(Py<PyAny>),
+}
+
+/// How a turn began.
+pub(crate) enum Begun<'py> {
+    /// `feed` will answer it.
+    Asked,
+    /// The response to a wrong request, or to one that the process itself holds.
+    Answered(Box<Turn>, Bound<'py, PyBytes>),
+    /// No cache node can say anything.
+    Missed(Box<Turn>, Bound<'py, PendingRead>),
+}
+
+/// What Python is told of turns.
+#[derive(Default)]
+struct Listener {
+    calls: Option<Calls>,
+    /// Whether it was told to flush, and has taken nothing since.
+    told: bool,
+}
+
+struct Calls {
+    flush_soon: Py<PyAny>,
+    missed: Py<PyAny>,
+    admits: Py<PyAny>,
+    refuse: Py<PyAny>,
+}
 
 /// Requests that wait for cache nodes.
 #[pyclass(frozen, module = "headrace.codec._codec")]
 pub(crate) struct CachedReads {
     engine: Py<ReadEngine>,
-    inner: Mutex<CoreReads>,
+    inner: Mutex<CoreReads<Caller>>,
+    listener: Mutex<Listener>,
+    load: Load,
+    /// What a request weighs beside the bytes of its body.
+    request_weight: AtomicU64,
+    /// Less than that under way is never refused.
+    weight_least: AtomicU64,
 }
 
 #[pymethods]
@@ -27,7 +79,46 @@ impl CachedReads {
     #[pyo3(signature = (engine, placement, *, local_bytes_max=0))]
     fn new(engine: Py<ReadEngine>, placement: &Placement, local_bytes_max: usize) -> Self {
         let reads = CoreReads::new(placement.inner.clone(), local_bytes_max);
-        Self { engine, inner: Mutex::new(reads) }
+        Self {
+            engine,
+            inner: Mutex::new(reads),
+            listener: Mutex::default(),
+            load: Load::default(),
+            request_weight: AtomicU64::new(0),
+            weight_least: AtomicU64::new(u64::MAX),
+        }
+    }
+
+    /// What the requests of a lane call in Python, and from when on they may be refused.
+    #[pyo3(signature = (
+        *, flush_soon, missed, admits, refuse, request_weight, weight_least
+    ))]
+    fn listen(
+        &self,
+        flush_soon: Py<PyAny>,
+        missed: Py<PyAny>,
+        admits: Py<PyAny>,
+        refuse: Py<PyAny>,
+        request_weight: u64,
+        weight_least: u64,
+    ) {
+        self.request_weight.store(request_weight, Ordering::Relaxed);
+        self.weight_least.store(weight_least, Ordering::Relaxed);
+        let calls = Some(Calls { flush_soon, missed, admits, refuse });
+        *lock(&self.listener) = Listener { calls, told: false };
+    }
+
+    /// Weight of the requests that wait for nodes: their bodies and something for each.
+    #[getter]
+    fn weight_under_way(&self) -> u64 {
+        self.load.under_way()
+    }
+
+    /// (weight under way, weight that left since the last call, that times the nanoseconds it
+    /// waited).
+    fn take_load(&self) -> (u64, u64, u64) {
+        let done = self.load.take();
+        (done.under_way, done.finished, done.held_ns)
     }
 
     /// A new connection to a node is ready.
@@ -41,14 +132,14 @@ impl CachedReads {
     }
 
     /// Start a request: its response when it is wrong, a `PendingRead` when no cache node can say
-    /// anything, None when `feed` will bring the rest under `token`.
-    #[pyo3(signature = (body, *, token, accept, now_ms, request_id, keep_alive, reloaded=false))]
+    /// anything, None when `feed` will bring the rest together with `caller`.
+    #[pyo3(signature = (body, *, caller, accept, now_ms, request_id, keep_alive, reloaded=false))]
     #[expect(clippy::too_many_arguments, reason = "one call a request, keyword-only in Python")]
     fn submit<'py>(
         &self,
         py: Python<'py>,
         body: &[u8],
-        token: u64,
+        caller: Py<PyAny>,
         accept: u8,
         now_ms: i64,
         request_id: &[u8],
@@ -59,8 +150,13 @@ impl CachedReads {
         let call = ReadCall { body, accept, coding, now_ms, request_id, keep_alive, reloaded };
         let engine = &self.engine.get().engine;
         let mut bytes = |response: &[u8]| PyBytes::new(py, response);
-        let done = lock(&self.inner).submit(engine, &call, token, &mut bytes);
-        done.map(|done| self.value(py, done).map(|(_, value)| value)).transpose()
+        let caller = self.caller(KnownBy::Object(caller), body);
+        let weight = caller.weight;
+        let done = lock(&self.inner).submit(engine, &call, caller, &mut bytes);
+        if done.is_none() {
+            self.load.begin(weight);
+        }
+        done.map(|done| self.outcome(py, done).map(|(_, value)| value)).transpose()
     }
 
     /// Queue a command of the caller's own, such as a script; False when the node is down.
@@ -75,10 +171,12 @@ impl CachedReads {
 
     /// The bytes to send to a node now, None when there is nothing to say.
     fn take<'py>(&self, py: Python<'py>, node: usize) -> Option<Bound<'py, PyBytes>> {
+        lock(&self.listener).told = false;
         lock(&self.inner).take(node, |bytes| PyBytes::new(py, bytes))
     }
 
-    /// Take bytes from a node: (what they finish, why the connection must end or None).
+    /// Take bytes from a node: (what they finish, why the connection must end or None). Turns of a
+    /// lane that they answer whole are delivered, and not told.
     #[pyo3(signature = (node, received, *, now_ms))]
     fn feed<'py>(
         &self,
@@ -96,7 +194,7 @@ impl CachedReads {
 
     /// The connection to a node ended: whatever waited for it.
     fn drop_node<'py>(&self, py: Python<'py>, node: usize) -> PyResult<Bound<'py, PyList>> {
-        let mut done: Vec<Done<Bound<'py, PyBytes>>> = Vec::new();
+        let mut done = Vec::new();
         lock(&self.inner).drop_node(node, &mut done);
         self.list(py, done)
     }
@@ -117,33 +215,149 @@ impl CachedReads {
 }
 
 impl CachedReads {
+    /// Generation of the catalog in force, 0 without one.
+    pub(crate) fn generation(&self) -> u64 {
+        self.engine.get().engine.generation()
+    }
+
+    /// Starts the request of a lane.
+    pub(crate) fn begin<'py>(
+        &self,
+        py: Python<'py>,
+        call: &ReadCall<'_>,
+        turn: Turn,
+    ) -> PyResult<Begun<'py>> {
+        let engine = &self.engine.get().engine;
+        let mut bytes = |response: &[u8]| PyBytes::new(py, response);
+        let caller = self.caller(KnownBy::Turn(Box::new(turn)), call.body);
+        let weight = caller.weight;
+        let done = lock(&self.inner).submit(engine, call, caller, &mut bytes);
+        match done {
+            Some(Done::Answered(Caller { known_by: KnownBy::Turn(turn), .. }, response)) => {
+                Ok(Begun::Answered(turn, response))
+            }
+            Some(Done::Missed(Caller { known_by: KnownBy::Turn(turn), .. }, pending)) => {
+                Ok(Begun::Missed(turn, self.pending(py, pending)?))
+            }
+            // Nothing else comes of a turn that only began.
+            _ => {
+                self.load.begin(weight);
+                self.tell_flush(py).map(|()| Begun::Asked)
+            }
+        }
+    }
+
+    /// The response that refuses one more request, when too much is under way already.
+    pub(crate) fn refusal<'py>(
+        &self,
+        py: Python<'py>,
+        request_id: &[u8],
+        keep_alive: bool,
+    ) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        if self.load.under_way() < self.weight_least.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let calls = {
+            let listener = lock(&self.listener);
+            let calls = listener.calls.as_ref();
+            calls.map(|calls| (calls.admits.clone_ref(py), calls.refuse.clone_ref(py)))
+        };
+        let Some((admits, refuse)) = calls else { return Ok(None) };
+        if admits.call0(py)?.is_truthy(py)? {
+            return Ok(None);
+        }
+        let named = PyDict::new(py);
+        named.set_item("keep_alive", keep_alive)?;
+        let refused = refuse.bind(py).call((PyBytes::new(py, request_id),), Some(&named))?;
+        Ok(Some(refused.cast_into()?))
+    }
+
+    fn caller(&self, known_by: KnownBy, body: &[u8]) -> Caller {
+        let bytes = u64::try_from(body.len()).unwrap_or(u64::MAX);
+        let weight = bytes.saturating_add(self.request_weight.load(Ordering::Relaxed));
+        Caller { known_by, weight, started: Instant::now() }
+    }
+
+    fn ended(&self, caller: &Caller) {
+        let elapsed_ns = u64::try_from(caller.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.load.end(caller.weight, elapsed_ns);
+    }
+
+    /// Hands over a turn that the store must answer.
+    pub(crate) fn tell_missed(
+        &self,
+        py: Python<'_>,
+        turn: Turn,
+        pending: Bound<'_, PendingRead>,
+    ) -> PyResult<()> {
+        let missed = {
+            let listener = lock(&self.listener);
+            listener.calls.as_ref().map(|calls| calls.missed.clone_ref(py))
+        };
+        let Some(missed) = missed else { return Ok(()) };
+        missed.call1(py, (LaneTurn { turn }, pending)).map(drop)
+    }
+
+    fn tell_flush(&self, py: Python<'_>) -> PyResult<()> {
+        let flush_soon = {
+            let mut listener = lock(&self.listener);
+            if std::mem::replace(&mut listener.told, true) {
+                return Ok(());
+            }
+            listener.calls.as_ref().map(|calls| calls.flush_soon.clone_ref(py))
+        };
+        flush_soon.map_or(Ok(()), |flush_soon| flush_soon.call0(py).map(drop))
+    }
+
+    fn pending<'py>(
+        &self,
+        py: Python<'py>,
+        pending: Box<Pending>,
+    ) -> PyResult<Bound<'py, PendingRead>> {
+        let engine = self.engine.clone_ref(py);
+        Bound::new(py, PendingRead { engine, inner: Mutex::new(Some(pending)) })
+    }
+
+    /// Delivers the turns that were answered whole, and lists the rest.
     fn list<'py>(
         &self,
         py: Python<'py>,
-        done: Vec<Done<Bound<'py, PyBytes>>>,
+        done: Vec<Done<Caller, Bound<'py, PyBytes>>>,
     ) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);
         for each in done {
-            list.append(self.value(py, each)?)?;
+            if let Done::Answered(caller, _) | Done::Missed(caller, _) | Done::Stale(caller) = &each
+            {
+                self.ended(caller);
+            }
+            match each {
+                Done::Answered(Caller { known_by: KnownBy::Turn(turn), .. }, response) => {
+                    if let Err(error) = turn.answer(py, response) {
+                        // One connection's failure is not that of those behind it.
+                        error.write_unraisable(py, None);
+                    }
+                }
+                each => list.append(self.outcome(py, each)?)?,
+            }
         }
         Ok(list)
     }
 
-    /// (token, value): a response, a `PendingRead`, None for a stale catalog or a lost command, or
-    /// the items of a reply.
-    fn value<'py>(
+    /// (caller or token, value): a response, a `PendingRead`, None for a stale catalog or a lost
+    /// command, or the items of a reply.
+    fn outcome<'py>(
         &self,
         py: Python<'py>,
-        done: Done<Bound<'py, PyBytes>>,
-    ) -> PyResult<(u64, Bound<'py, PyAny>)> {
+        done: Done<Caller, Bound<'py, PyBytes>>,
+    ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+        let number = |token: u64| token.into_pyobject(py).map(Bound::into_any);
         Ok(match done {
-            Done::Answered(token, response) => (token, response.into_any()),
-            Done::Missed(token, pending) => {
-                let engine = self.engine.clone_ref(py);
-                let pending = PendingRead { engine, inner: Mutex::new(Some(pending)) };
-                (token, Bound::new(py, pending)?.into_any())
+            Done::Answered(caller, response) => (caller.object(py)?, response.into_any()),
+            Done::Missed(caller, pending) => {
+                (caller.object(py)?, self.pending(py, pending)?.into_any())
             }
-            Done::Stale(token) | Done::Replied(token, None) => (token, py.None().into_bound(py)),
+            Done::Stale(caller) => (caller.object(py)?, py.None().into_bound(py)),
+            Done::Replied(token, None) => (number(token)?, py.None().into_bound(py)),
             Done::Replied(token, Some(answers)) => {
                 let list = PyList::empty(py);
                 for answer in answers {
@@ -154,9 +368,18 @@ impl CachedReads {
                         Answer::Error(text) => list.append(text)?,
                     }
                 }
-                (token, list.into_any())
+                (number(token)?, list.into_any())
             }
         })
+    }
+}
+
+impl Caller {
+    fn object(self, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+        match self.known_by {
+            KnownBy::Turn(turn) => Ok(Bound::new(py, LaneTurn { turn: *turn })?.into_any()),
+            KnownBy::Object(object) => Ok(object.into_bound(py)),
+        }
     }
 }
 
@@ -263,8 +486,4 @@ impl PendingRead {
 
 fn answered() -> PyErr {
     PyRuntimeError::new_err("this request was answered already")
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,11 +4,20 @@ mod cached;
 mod catalog;
 mod columns;
 mod command;
+mod edge;
 mod error;
+mod lane;
 mod lmdb;
 mod placement;
 mod read;
 mod record;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A lock whose holder panicked is taken all the same: what it guards is whole between statements.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The extension module `headrace.codec._codec`.
 #[pyo3::pymodule]
@@ -22,7 +31,11 @@ mod _codec {
     #[pymodule_export]
     use crate::command::{CommandBatch, Mutation, Rejection, encode_commands, partition_key};
     #[pymodule_export]
+    use crate::edge::{ReadTimes, RequestIds, SystemClock};
+    #[pymodule_export]
     use crate::error::{CodecError, DecodeError, EncodeError, SchemaError};
+    #[pymodule_export]
+    use crate::lane::{LaneConnection, LaneTurn, ReadLane};
     #[pymodule_export]
     use crate::lmdb::{LmdbStore, StoreError};
     #[pymodule_export]

@@ -9,8 +9,10 @@ import pytest
 import pytest_asyncio
 from running_gateway import NOW_MS, Running, document, get, post, publish, running, until
 
-from headrace.gateway import lane_state
 from headrace.registry.catalog import encode_document
+
+HEADS_MAX = 64
+"""As in the codec."""
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -347,7 +349,7 @@ async def test_a_head_that_came_before_is_answered_without_parsing_it_again() ->
         connection = await gateway.connect()
         answers = [await connection.exchange(post(b'{"n":%d}' % (n % 10))) for n in range(30)]
         assert [answer.json()["n"] for answer in answers] == [n % 10 for n in range(30)]
-        assert len(gateway.lane.known_heads) == 1
+        assert gateway.lane.direct.known_heads == 1
         assert len({answer.headers["x-request-id"] for answer in answers}) == 30
 
 
@@ -356,7 +358,7 @@ async def test_a_known_head_changes_nothing_about_what_follows_it(gateway: Runni
     connection = await gateway.connect()
     request = post(b'{"n":1}')
     await connection.exchange(request)
-    assert gateway.lane.known_heads
+    assert gateway.lane.direct.known_heads
     connection.send(request[:60])
     await until(lambda: any(c.receiving for c in gateway.lane.connections))
     connection.send(request[60:])
@@ -373,18 +375,19 @@ async def test_heads_with_a_request_id_are_not_remembered() -> None:
         connection = await gateway.connect()
         for number in range(5):
             await connection.exchange(post(b"{}", f"x-request-id: r-{number}"))
-        assert gateway.lane.known_heads == {}
+        assert gateway.lane.direct.known_heads == 0
 
 
-async def test_the_memory_of_heads_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lane_state, "KNOWN_HEADS_MAX", 8)
+async def test_the_memory_of_heads_is_bounded() -> None:
     async with running() as gateway:
         connection = await gateway.connect()
-        for number in range(20):
+        for number in range(HEADS_MAX + 10):
             await connection.exchange(post(b"{}", f"padding: {number}"))
-        assert 0 < len(gateway.lane.known_heads) <= 8
-        await connection.exchange(post(b"{}", "padding: " + "x" * lane_state.KNOWN_HEAD_BYTES_MAX))
-        assert max(map(len, gateway.lane.known_heads)) <= lane_state.KNOWN_HEAD_BYTES_MAX
+        assert gateway.lane.direct.known_heads == HEADS_MAX
+    async with running() as gateway:
+        connection = await gateway.connect()
+        await connection.exchange(post(b"{}", "padding: " + "x" * 1_024))
+        assert gateway.lane.direct.known_heads == 0
 
 
 async def test_a_known_head_does_not_outlive_the_drain() -> None:

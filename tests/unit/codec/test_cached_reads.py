@@ -80,7 +80,7 @@ class Reads:
     def submit(self, body: object, *, token: int = 1) -> bytes | PendingRead | None:
         text = body if isinstance(body, bytes) else json.dumps(body).encode()
         return self.cached.submit(
-            text, token=token, accept=0, now_ms=NOW_MS, request_id=b"r", keep_alive=True
+            text, caller=token, accept=0, now_ms=NOW_MS, request_id=b"r", keep_alive=True
         )
 
     def feed(self, reply: bytes, *, node: int = 0) -> list[tuple[int, object]]:
@@ -484,7 +484,7 @@ def test_a_group_with_a_local_ttl_is_answered_by_the_process_until_it_ends() -> 
     body = json.dumps(ask(1, group=local)).encode()
     later = NOW_MS + 1_000
     outcome = reads.cached.submit(
-        body, token=1, accept=0, now_ms=later, request_id=b"r", keep_alive=True
+        body, caller=1, accept=0, now_ms=later, request_id=b"r", keep_alive=True
     )
     assert outcome is None  # Its time is over: the node is asked again.
 
@@ -496,7 +496,7 @@ def test_a_slow_reply_does_not_lengthen_the_local_ttl() -> None:
     reads.cached.feed(0, mget(block_of(1, group=local)), now_ms=NOW_MS + 900)
     body = json.dumps(ask(1, group=local)).encode()
     outcome = reads.cached.submit(
-        body, token=1, accept=0, now_ms=NOW_MS + 1_000, request_id=b"r", keep_alive=True
+        body, caller=1, accept=0, now_ms=NOW_MS + 1_000, request_id=b"r", keep_alive=True
     )
     assert outcome is None
 

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from running_gateway import TinyEngine, post, running
 from uvicorn.protocols.http import flow_control, httptools_impl
-from uvicorn.server import ServerState
 
 from headrace.gateway.lane import LaneProtocol, uvicorn_members
 
@@ -27,7 +26,6 @@ async def test_the_installed_uvicorn_has_every_member_the_lane_relies_on() -> No
             "HttpToolsProtocol()": protocol,
             "RequestResponseCycle()": protocol.cycle,
             "FlowControl()": protocol.flow,
-            "ServerState()": ServerState(),
         }
         members = uvicorn_members()
         assert set(members) == set(owners)

@@ -8,10 +8,10 @@ from headrace.gateway import negotiation
 from headrace.gateway.negotiation import (
     Compression,
     ContentCodings,
-    RequestIds,
     accepted,
     is_json,
     kept_request_id,
+    new_request_ids,
 )
 from headrace.gateway.ports import ACCEPT_ARROW, ACCEPT_AVRO, ACCEPT_JSON, CODED_GZIP, CODED_ZSTD
 
@@ -139,7 +139,7 @@ def test_an_unsafe_request_id_is_not_kept(inbound: bytes) -> None:
 
 
 def test_made_request_ids_differ_within_and_between_processes() -> None:
-    one, other = RequestIds(), RequestIds()
+    one, other = new_request_ids(), new_request_ids()
     made = [ids.make() for ids in (one, other) for _ in range(100)]
     assert len(set(made)) == 200
     assert all(kept_request_id(request_id) for request_id in made)

@@ -14,6 +14,7 @@ import re
 import ssl
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from headrace.codec import CachedReads, PendingRead
 from headrace.gateway.cached.scripts import ALL, Script
@@ -31,7 +32,8 @@ WATCH_INTERVAL_S = 0.005
 SAY_INTERVAL_S = 10.0
 
 Outcome = bytes | PendingRead | list[bytes | int | str | None] | None
-Deliver = Callable[[int, Outcome], None]
+Deliver = Callable[[Any, Outcome], None]
+"""Told what finished, by what the request is known by or the number of the command."""
 
 REFUSAL = re.compile(rb"(?:^|\r\n)-((?:ERR|NOAUTH|WRONGPASS|NOPERM|NOPROTO|DENIED)[^\r\n]*)")
 
@@ -96,8 +98,8 @@ class CacheLink(asyncio.Protocol):
             self._hear_greeting(data)
             return
         done, broken = self._reads.feed(self._position, data, now_ms=self._clock())
-        for token, outcome in done:
-            self._deliver(token, outcome)
+        for caller, outcome in done:
+            self._deliver(caller, outcome)
         if broken is not None:
             self._leave(broken)
 
@@ -197,8 +199,8 @@ class CacheLink(asyncio.Protocol):
             self.up = False
             self.opened += 1
             logger.warning("cache node is left", extra={"node": self.node.name, "reason": reason})
-            for token, outcome in self._reads.drop_node(self._position):
-                self._deliver(token, outcome)
+            for caller, outcome in self._reads.drop_node(self._position):
+                self._deliver(caller, outcome)
         elif reason != self.problem:
             logger.warning("cache node is down", extra={"node": self.node.name, "reason": reason})
         self.problem = reason
@@ -219,7 +221,7 @@ class Links:
         self._reads = reads
         self._pending: dict[int, asyncio.Future[list[bytes | int | str | None] | None]] = {}
         self._deliver_read = deliver
-        self._token = -1
+        self._token = 0
         self._say_refused_due_s = 0.0
         self.scripts_refused = 0
         """Replies to scripts that were errors, such as those of a node that is out of memory."""
@@ -278,7 +280,7 @@ class Links:
         self, node: int, parts: list[bytes]
     ) -> list[bytes | int | str | None] | None:
         self._token += 1
-        token = COMMAND_TOKENS + self._token
+        token = self._token
         if not self._reads.command(node, parts, token):
             return None
         waiting: asyncio.Future[list[bytes | int | str | None] | None]
@@ -286,17 +288,13 @@ class Links:
         self.nodes[node].flush_soon()
         return await waiting
 
-    def _deliver(self, token: int, outcome: Outcome) -> None:
-        if token < COMMAND_TOKENS:
-            self._deliver_read(token, outcome)
+    def _deliver(self, caller: Any, outcome: Outcome) -> None:
+        if not isinstance(caller, int):
+            self._deliver_read(caller, outcome)
             return
-        waiting = self._pending.pop(token)
+        waiting = self._pending.pop(caller)
         if not waiting.done():
             waiting.set_result(outcome if isinstance(outcome, list) else None)
-
-
-COMMAND_TOKENS = 1 << 62
-"""Tokens from here on are commands; those below are requests."""
 
 
 def encode_command(parts: tuple[bytes, ...]) -> bytes:

@@ -51,6 +51,12 @@ class Pace:
         if finished:
             self._finished += units
 
+    def note(self, under_way: int, finished: int, held_ns: int) -> None:
+        """Take what was counted elsewhere since the last time, in place of `begin` and `end`."""
+        self.under_way = under_way
+        self._finished += finished
+        self._held += held_ns
+
     def _next_window(self, now_s: float) -> None:
         """Windows end when somebody comes: while nobody does there is nothing to admit."""
         late_s = now_s - self._window_end_s

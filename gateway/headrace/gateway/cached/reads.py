@@ -18,6 +18,7 @@ import msgspec
 from headrace.codec import (
     CachedReads,
     Catalog,
+    LaneTurn,
     PendingRead,
     Placement,
     ReadEngine,
@@ -103,6 +104,14 @@ class StoreReads:
         placement: KeyPlacement
         placement = nodes = Placement(names, epoch=epoch)
         self._reads = CachedReads(engine, nodes, local_bytes_max=LOCAL_BYTES_MAX)
+        self._reads.listen(
+            flush_soon=self._flush_soon,
+            missed=self._deliver,
+            admits=self._admits,
+            refuse=self._refuse,
+            request_weight=REQUEST_WEIGHT,
+            weight_least=CACHED_WEIGHT_LEAST,
+        )
         self._links: Links | None = None
         self._cluster: ClusteredBlocks | None = None
         self._nodes: CacheNodes | None = None
@@ -117,9 +126,12 @@ class StoreReads:
         self._store_pace = Pace(least=STORE_KEYS_LEAST)
         self._refused = self._shed = 0
         self._flights = Flights(rows, self._nodes, placement, self._spawn)
-        self._asking: dict[int, Asking] = {}
-        self._token = 0
         self._loop = asyncio.get_running_loop()
+
+    @property
+    def direct(self) -> CachedReads:
+        """What a lane reads from: a request that the cache answers whole never comes here."""
+        return self._reads
 
     def open(self) -> None:
         """Begin to connect the cache."""
@@ -138,11 +150,9 @@ class StoreReads:
         self, body: bytes, accept: int, request_id: bytes, *, keep_alive: bool, deliver: Deliver
     ) -> bytes | None:
         """The response, or None when `deliver` is called with it later, exactly once."""
-        now_s = self._loop.time()
-        pace = self._cache_pace
-        if pace.under_way >= CACHED_WEIGHT_LEAST and not pace.admits(now_s, CACHE_WAIT_S):
+        if self._reads.weight_under_way >= CACHED_WEIGHT_LEAST and not self._admits():
             return self._refuse(request_id, keep_alive=keep_alive)
-        due_s = now_s + self._default_deadline_s
+        due_s = self._loop.time() + self._default_deadline_s
         started_ns = perf_counter_ns()
         asking = Asking(body, accept, request_id, keep_alive, deliver, due_s, started_ns)
         response = self._start(asking)
@@ -177,6 +187,12 @@ class StoreReads:
         nodes = self._nodes.nodes if self._nodes is not None else []
         return [node.node.name for node in nodes if not node.up]
 
+    def _admits(self) -> bool:
+        """Whether one more read would be answered from the cache soon."""
+        under_way, finished, held_ns = self._reads.take_load()
+        self._cache_pace.note(under_way, finished, held_ns)
+        return self._cache_pace.admits(self._loop.time(), CACHE_WAIT_S)
+
     def _refuse(self, request_id: bytes, *, keep_alive: bool) -> bytes:
         self._refused += 1
         self.observe(0, b"503")
@@ -186,11 +202,9 @@ class StoreReads:
         )
 
     def _start(self, asking: Asking) -> bytes | None:
-        self._token += 1
-        token = self._token
         outcome = self._reads.submit(
             asking.body,
-            token=token,
+            caller=asking,
             accept=asking.accept,
             now_ms=self._clock(),
             request_id=asking.request_id,
@@ -198,26 +212,39 @@ class StoreReads:
             reloaded=asking.reloaded,
         )
         if outcome is None:
-            self._asking[token] = asking
-            self._cache_pace.begin(len(asking.body) + REQUEST_WEIGHT)
-            if self._links is not None:
-                self._links.flush_soon()
+            self._flush_soon()
             return None
         if isinstance(outcome, bytes):
             return outcome
         self._miss(asking, outcome)
         return None
 
-    def _deliver(self, token: int, outcome: Outcome) -> None:
-        asking = self._asking.pop(token)
-        elapsed_ns = perf_counter_ns() - asking.started_ns
-        self._cache_pace.end(len(asking.body) + REQUEST_WEIGHT, elapsed_ns)
+    def _flush_soon(self) -> None:
+        if self._links is not None:
+            self._links.flush_soon()
+
+    def _deliver(self, caller: Asking | LaneTurn, outcome: Outcome) -> None:
+        asking = self._asking_of(caller) if isinstance(caller, LaneTurn) else caller
         if isinstance(outcome, bytes):
             self._answer(asking, outcome)
         elif isinstance(outcome, PendingRead):
             self._miss(asking, outcome)
         else:
             self._spawn(self._reload(asking))
+
+    def _asking_of(self, turn: LaneTurn) -> Asking:
+        """A request of the lane that the cache did not answer whole."""
+        age_ns = turn.age_ns
+        due_s = self._loop.time() + self._default_deadline_s - age_ns / 1e9
+        return Asking(
+            turn.body,
+            turn.accept,
+            turn.request_id,
+            turn.keep_alive,
+            turn,
+            due_s,
+            perf_counter_ns() - age_ns,
+        )
 
     def _answer(self, asking: Asking, response: bytes) -> None:
         self.observe(perf_counter_ns() - asking.started_ns, response[9:12])

@@ -21,18 +21,18 @@ use crate::key::key_digest;
 use crate::placement::Placement;
 use crate::resp::{Item, Reply, ReplyScan, write_argument, write_arguments, write_command};
 
-/// What the caller knows a request or a command by.
+/// What the caller knows a command by.
 pub type Token = u64;
 
-/// A finished thing.
+/// A finished thing. Requests come back with what the caller knows them by.
 #[derive(Debug)]
-pub enum Done<T> {
+pub enum Done<C, T> {
     /// A whole response.
-    Answered(Token, T),
+    Answered(C, T),
     /// Rows are still wanted: read them from the store, then finish the request.
-    Missed(Token, Box<Pending>),
+    Missed(C, Box<Pending>),
     /// A row is of a newer catalog: load it once and submit the request again (semantics 20).
-    Stale(Token),
+    Stale(C),
     /// The reply to a command of the caller's own; None when the connection ended first.
     Replied(Token, Option<Vec<Answer>>),
 }
@@ -87,8 +87,8 @@ struct Node {
 }
 
 #[derive(Debug)]
-struct Waiting {
-    token: Token,
+struct Waiting<C> {
+    caller: C,
     pending: Box<Pending>,
     /// Nodes that have not answered yet.
     missing: usize,
@@ -96,18 +96,18 @@ struct Waiting {
     asked_ms: i64,
 }
 
-/// The requests that wait for cache nodes.
+/// The requests that wait for cache nodes. `C` is whatever their caller knows them by.
 #[derive(Debug)]
-pub struct CachedReads {
+pub struct CachedReads<C> {
     placement: Placement,
     nodes: Vec<Node>,
-    waiting: Slab<Waiting>,
+    waiting: Slab<Waiting<C>>,
     local: LocalTier,
     /// Totals since start.
     pub counters: CacheCounters,
 }
 
-impl CachedReads {
+impl<C> CachedReads<C> {
     /// No connection is there yet: until [`Self::node_up`] every request goes to the store.
     #[must_use]
     pub fn new(placement: Placement, local_bytes_max: usize) -> Self {
@@ -142,26 +142,26 @@ impl CachedReads {
         &mut self,
         engine: &Engine,
         call: &ReadCall<'_>,
-        token: Token,
+        caller: C,
         deliver: &mut impl FnMut(&[u8]) -> T,
-    ) -> Option<Done<T>> {
+    ) -> Option<Done<C, T>> {
         let mut pending = match engine.begin(call, &mut *deliver) {
             Ok(pending) => Box::new(pending),
-            Err(refused) => return Some(Done::Answered(token, refused)),
+            Err(refused) => return Some(Done::Answered(caller, refused)),
         };
         if pending.keeps_locally() && self.take_local(&mut pending, call.now_ms) {
             return Some(finish(
                 engine,
-                Waiting { token, pending, missing: 0, asked_ms: call.now_ms },
+                Waiting { caller, pending, missing: 0, asked_ms: call.now_ms },
                 None,
                 deliver,
             ));
         }
         let asked = self.ask(&pending, self.waiting.vacant_key());
         if asked == 0 {
-            return Some(Done::Missed(token, pending));
+            return Some(Done::Missed(caller, pending));
         }
-        self.waiting.insert(Waiting { token, pending, missing: asked, asked_ms: call.now_ms });
+        self.waiting.insert(Waiting { caller, pending, missing: asked, asked_ms: call.now_ms });
         None
     }
 
@@ -215,19 +215,24 @@ impl CachedReads {
         data: &[u8],
         now_ms: i64,
         deliver: &mut impl FnMut(&[u8]) -> T,
-        done: &mut Vec<Done<T>>,
+        done: &mut Vec<Done<C, T>>,
     ) -> Result<()> {
         let Some(place) = self.nodes.get_mut(node) else { return Ok(()) };
-        let mut buffer = std::mem::take(&mut place.buffer);
+        let mut kept = std::mem::take(&mut place.buffer);
         let mut scan = std::mem::take(&mut place.scan);
-        buffer.extend_from_slice(data);
+        // Replies mostly end with the bytes they came in: those are read where they are.
+        let alone = kept.is_empty();
+        if !alone {
+            kept.extend_from_slice(data);
+        }
+        let bytes = if alone { data } else { &kept };
         let mut start: usize = 0;
         let outcome = loop {
-            let bytes = buffer.get(start..).unwrap_or_default();
-            match scan.advance(bytes) {
+            let rest = bytes.get(start..).unwrap_or_default();
+            match scan.advance(rest) {
                 Ok(Some(reply)) => {
                     let length = reply.length;
-                    let fits = self.reply(engine, node, bytes, &reply, now_ms, deliver, done);
+                    let fits = self.reply(engine, node, rest, &reply, now_ms, deliver, done);
                     start = start.saturating_add(length);
                     scan.reset();
                     if !fits {
@@ -239,16 +244,20 @@ impl CachedReads {
                 Err(error) => break Err(error),
             }
         };
-        buffer.drain(..start.min(buffer.len()));
+        if alone {
+            kept.extend_from_slice(data.get(start..).unwrap_or_default());
+        } else {
+            kept.drain(..start.min(kept.len()));
+        }
         if let Some(place) = self.nodes.get_mut(node) {
-            place.buffer = buffer;
+            place.buffer = kept;
             place.scan = scan;
         }
         outcome
     }
 
     /// The connection to a node ended: gives back whatever waited for it.
-    pub fn drop_node<T>(&mut self, node: usize, done: &mut Vec<Done<T>>) {
+    pub fn drop_node<T>(&mut self, node: usize, done: &mut Vec<Done<C, T>>) {
         let Some(place) = self.nodes.get_mut(node) else { return };
         let queue = std::mem::take(place).queue;
         for expected in queue {
@@ -256,7 +265,7 @@ impl CachedReads {
                 Expected::Command(token) => done.push(Done::Replied(token, None)),
                 Expected::Blocks(index, _) => {
                     if let Some(waiting) = self.one_less(index) {
-                        done.push(Done::Missed(waiting.token, waiting.pending));
+                        done.push(Done::Missed(waiting.caller, waiting.pending));
                     }
                 }
             }
@@ -301,7 +310,7 @@ impl CachedReads {
         reply: &Reply<'_>,
         now_ms: i64,
         deliver: &mut impl FnMut(&[u8]) -> T,
-        done: &mut Vec<Done<T>>,
+        done: &mut Vec<Done<C, T>>,
     ) -> bool {
         let expected = self.nodes.get_mut(node).and_then(|node| {
             node.answered = node.answered.saturating_add(1);
@@ -338,7 +347,7 @@ impl CachedReads {
     }
 
     /// One node fewer to wait for; the request when it was the last.
-    fn one_less(&mut self, index: usize) -> Option<Waiting> {
+    fn one_less(&mut self, index: usize) -> Option<Waiting<C>> {
         let waiting = self.waiting.get_mut(index)?;
         waiting.missing = waiting.missing.saturating_sub(1);
         if waiting.missing > 0 { None } else { self.waiting.try_remove(index) }
@@ -443,19 +452,22 @@ fn keep_blocks(pending: &mut Pending, bytes: &[u8]) {
     pending.bytes = kept;
 }
 
-fn finish<T>(
+fn finish<C, T>(
     engine: &Engine,
-    waiting: Waiting,
+    waiting: Waiting<C>,
     bytes: Option<&[u8]>,
     deliver: &mut impl FnMut(&[u8]) -> T,
-) -> Done<T> {
-    let Waiting { token, mut pending, .. } = waiting;
+) -> Done<C, T> {
+    let Waiting { caller, mut pending, .. } = waiting;
     if pending.wanted_count() > 0 {
-        return Done::Missed(token, pending);
+        return Done::Missed(caller, pending);
     }
     let delivered = engine.answer_pending(&mut pending, bytes, deliver);
     engine.give_back(pending.room);
-    delivered.map_or(Done::Stale(token), |response| Done::Answered(token, response))
+    match delivered {
+        Ok(response) => Done::Answered(caller, response),
+        Err(_) => Done::Stale(caller),
+    }
 }
 
 fn answer_of(item: &Item, bytes: &[u8]) -> Answer {
