@@ -222,7 +222,7 @@ def test_a_late_answer_has_the_bytes_of_an_answer_at_once(
     reads = CachedReads(engine, Placement(["none"], epoch=1))
     pending = reads.submit(
         json.dumps(body).encode(),
-        token=1,
+        caller=1,
         accept=ACCEPT_ARROW,
         now_ms=NOW_MS,
         request_id=b"test-1",
@@ -242,7 +242,7 @@ def test_a_row_that_cannot_be_told_is_null_never_a_default(engine: ReadEngine) -
     reads = CachedReads(engine, Placement(["none"], epoch=1))
     pending = reads.submit(
         json.dumps({"reads": [_of(USERS, 1, 2)]}).encode(),
-        token=1,
+        caller=1,
         accept=ACCEPT_ARROW,
         now_ms=NOW_MS,
         request_id=b"test-1",

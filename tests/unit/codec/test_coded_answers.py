@@ -45,7 +45,7 @@ def _begin(engine: ReadEngine, accept: int) -> PendingRead:
     keys = {"user_id": list(range(500))}
     pending = reads.submit(
         json.dumps({"reads": [{"feature_group": USERS, "keys": keys}]}).encode(),
-        token=1,
+        caller=1,
         accept=accept,
         now_ms=NOW_MS,
         request_id=b"late-1",
