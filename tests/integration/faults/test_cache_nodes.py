@@ -86,7 +86,8 @@ class Scene:
         """The blocks of this epoch on a node."""
         node = self.url.nodes[position]
         async with Redis(host=node.host, port=node.port) as client:
-            return set(await client.keys(f"hb{self.url.epoch}:*"))
+            found = await client.keys(f"hb{self.url.epoch}:*")
+        return {key for key in found if isinstance(key, bytes)}
 
     async def are_up(self, *down: int) -> None:
         """Wait until exactly these nodes are left."""
