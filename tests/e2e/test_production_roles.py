@@ -9,15 +9,35 @@ import re
 import signal
 import time
 import urllib.request
+import uuid
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import duckdb
 import pytest
 from aiokafka import AIOKafkaProducer
 from deployment import Deployment, children, update
 
 from headrace.loadtest.bench import free_port
 from headrace.loadtest.servers import Server
+from headrace.sync.logs.kafka import KafkaCommandLog
+from headrace.sync.logs.kafka_url import KafkaUrl
+from headrace.sync.upsync import CHUNK_ROWS
+from headrace.sync.writer import WRITER_GROUP
+
+USERS = 2 * CHUNK_ROWS + 2_000
+NOBODY = "nobody"
+"""A consumer group without members."""
+LATE_GROUP = """\
+live::late-v1:
+  feature_type: Object
+  owner: "tests"
+  description: "A group whose commands came before it"
+  schema:
+    room_id: {type: Long, is_key_field: true}
+    viewers: {type: Long, description: "People watching", default_value: 0}
+"""
 
 WORKER_PORTS = {"write": free_port(), "downsync": free_port()}
 """Where the workers serve their metrics."""
@@ -39,6 +59,12 @@ def deployment(
 ) -> Iterator[Deployment]:
     """All roles running; the writer and downsync were started before `apply` made anything."""
     made = Deployment(tmp_path_factory.mktemp("roles"), urls)
+    transforms = made.folder / "registry" / "transforms"
+    transforms.mkdir()
+    (transforms / "user-v1.sql").write_text(
+        "SELECT range AS user_id, range * 2 AS level, TIMESTAMP '2025-01-01' AS seen_at "
+        f"FROM range({USERS})"
+    )
     try:
         made.start("serve", "serve", "--workers", "2")
         made.start("write", "worker", "write", "--metrics-port", str(WORKER_PORTS["write"]))
@@ -48,8 +74,7 @@ def deployment(
         made.until(lambda: "the online store is missing" in made.said("write"))
         made.until(lambda: made.said("serve").count("serving on") == 2)
         made.until(made.asks_for_apply)
-        status, _, err = made.run("apply")
-        assert status == 0, err
+        made.apply()
         made.until(made.is_ready)
         yield made
     finally:
@@ -124,30 +149,117 @@ def test_a_history_comes_back_newest_first(deployment: Deployment) -> None:
     deployment.until(lambda: visitors() == ["v0", "v1", "v2"])
 
 
-def test_downsync_writes_what_the_writer_committed(deployment: Deployment) -> None:
-    deployment.until(lambda: any((deployment.folder / "offline").rglob("*.parquet")))
+def test_downsync_writes_one_row_a_command(deployment: Deployment) -> None:
+    """Semantics 25, with no interval and no sampling: each real-time command of the group."""
+    commands = [json.loads(update(room % 5, room)) for room in range(1_000, 1_100)]
+    status, answer = deployment.request("/v1/commands", commands)
+    assert status == 202, answer
+    sent = {(place["partition"], place["offset"]) for place in answer["appended"]}
+
+    def written() -> list[tuple[int, int]]:
+        with duckdb.connect() as connection:
+            rows = connection.execute(
+                "SELECT _command_partition, _command_offset FROM read_parquet(?)",
+                [str(deployment.folder / "offline" / "live__room_v1" / "**" / "*.parquet")],
+            )
+            return [place for place in rows.fetchall() if place in sent]
+
+    deployment.until(lambda: len(written()) >= len(sent))
+    assert sorted(written()) == sorted(sent)
 
 
-def test_a_command_that_cannot_be_applied_is_a_dead_letter(deployment: Deployment) -> None:
-    """Sent past `headrace send`, which would refuse it."""
-    url = json.loads((deployment.folder / "headrace.yaml").read_text())["commands"]
-    servers, prefix = url.removeprefix("kafka://").split("?prefix=")
-    prefix = prefix.partition("&")[0]
+def test_a_transform_that_runs_again_appends_nothing(deployment: Deployment) -> None:
+    appended = [
+        json.loads(deployment.run("transform", "--json")[1])[0]["appended"] for _ in range(2)
+    ]
+    assert appended == [USERS, 0]
+
+
+def test_an_upsync_that_was_killed_goes_on_and_a_full_replay_changes_nothing(
+    deployment: Deployment,
+) -> None:
+    """Semantics 24: what is sent again is what was sent before, byte for byte."""
+    killed = deployment.start("upsync", "upsync", "live::user-v1", "--rate", "3000")
+    del deployment.started["upsync"]  # It is to die; all others are to live.
+    deployment.until(lambda: bulk_left(deployment, NOBODY) > CHUNK_ROWS)
+    killed.kill()
+    killed.wait()
+    assert len(bulk_commands(deployment)) < USERS
+    assert deployment.run("upsync", "live::user-v1")[0] == 0
+    sent = Counter(bulk_commands(deployment))
+    assert len(sent) == USERS, "a command was lost, or repeated with other bytes"
+    assert sent.total() <= USERS + CHUNK_ROWS
+    deployment.until(lambda: level(deployment, USERS - 1) == 2 * (USERS - 1))
+
+    assert deployment.run("upsync", "live::user-v1")[0] == 0
+    assert len(bulk_commands(deployment)) == sent.total()
+    explain = ("explain", "live::user-v1", "user_id=7", "--json")
+    before = json.loads(deployment.run(*explain)[1])
+    assert deployment.run("upsync", "live::user-v1", "--full")[0] == 0
+    again = Counter(bulk_commands(deployment))
+    assert again.keys() == sent.keys()
+    assert again.total() == sent.total() + USERS
+    deployment.until(lambda: bulk_left(deployment, WRITER_GROUP) == 0)
+    after = json.loads(deployment.run(*explain)[1])
+    assert (level(deployment, 7), newest(after)) == (14, newest(before))
+
+
+def level(deployment: Deployment, user_id: int) -> object:
+    status, out, _ = deployment.run("get", "live::user-v1", f"user_id={user_id}", "--json")
+    return json.loads(out)["values"]["level"] if status == 0 else None
+
+
+def newest(explained: dict[str, Any]) -> object:
+    return explained["newest_event_time_ms"]
+
+
+def bulk_commands(deployment: Deployment) -> list[bytes]:
+    """Every command of the bulk topic, read by a group that commits nothing."""
+
+    async def read() -> list[bytes]:
+        log = KafkaCommandLog(KafkaUrl.parse(deployment.url("commands")))
+        left = await log.behind("bulk", NOBODY)
+        consumer = log.consumer("bulk", f"test-reader-{uuid.uuid4().hex}")
+        found: list[bytes] = []
+        while len(found) < left:
+            records = await consumer.poll(rows_max=50_000, wait_ms=100)
+            found += [record.value for record in records]
+        await log.close()
+        return found
+
+    return asyncio.run(read())
+
+
+def bulk_left(deployment: Deployment, group: str) -> int:
+    """Bulk commands that a group has yet to commit: for `NOBODY`, all of them."""
+
+    async def look() -> int:
+        log = KafkaCommandLog(KafkaUrl.parse(deployment.url("commands")))
+        return await log.behind("bulk", group)
+
+    return asyncio.run(look())
+
+
+def send_past_the_checks(deployment: Deployment, command: bytes) -> None:
+    """Straight to the topic: `headrace send` and the gateway would refuse it."""
+    url = KafkaUrl.parse(deployment.url("commands"))
 
     async def send() -> None:
-        producer = AIOKafkaProducer(bootstrap_servers=servers)
-        await producer.start()
-        await producer.send_and_wait(f"{prefix}.realtime", b"{not json", key=b"k")
-        await producer.stop()
+        async with AIOKafkaProducer(bootstrap_servers=url.servers) as producer:
+            await producer.send_and_wait(url.topic("realtime"), command, key=b"k")
 
     asyncio.run(send())
 
-    def letters() -> list[Any]:
-        listed: list[Any] = json.loads(deployment.run("dead-letters", "list", "--json")[1])
-        return listed
 
-    deployment.until(lambda: len(letters()) == 1)
-    assert letters()[0]["code"] == "MALFORMED_JSON"
+def letters(deployment: Deployment) -> list[Any]:
+    listed: list[Any] = json.loads(deployment.run("dead-letters", "list", "--json")[1])
+    return listed
+
+
+def test_a_command_that_cannot_be_applied_is_a_dead_letter(deployment: Deployment) -> None:
+    send_past_the_checks(deployment, b"{not json")
+    deployment.until(lambda: len(letters(deployment)) == 1)
+    assert letters(deployment)[0]["code"] == "MALFORMED_JSON"
 
 
 def test_the_doctor_finds_nothing_to_mend(deployment: Deployment) -> None:
@@ -164,7 +276,7 @@ def test_the_doctor_finds_nothing_to_mend(deployment: Deployment) -> None:
         ("offline", "permission"),
     }
     assert sum(finding["check"] == "topic" for finding in findings) == 3
-    assert sum(finding["check"] == "table" for finding in findings) == 2
+    assert sum(finding["check"] == "table" for finding in findings) == 3
 
 
 def test_metrics_name_every_part(deployment: Deployment) -> None:
@@ -193,6 +305,31 @@ def test_a_gateway_worker_that_dies_is_replaced(deployment: Deployment) -> None:
     deployment.until(lambda: deployment.said("serve").count("serving on") == 3)
     for _ in range(20):
         assert deployment.rows(49) == [[490, "room 49"]]
+
+
+def test_dead_letters_are_replayed_once_their_cause_is_mended(deployment: Deployment) -> None:
+    hostile = letters(deployment)  # They come back as new letters each time.
+    before = len(hostile)
+    send_past_the_checks(
+        deployment,
+        b'{"feature_name":"live::late-v1","method":"UPDATE","keys":{"room_id":1},'
+        b'"values":{"viewers":5,"_last_updated_at_ms":1700000000000}}',
+    )
+    deployment.until(lambda: len(letters(deployment)) == before + 1)
+    assert letters(deployment)[-1]["code"] == "UNKNOWN_GROUP"
+    (deployment.folder / "registry" / "features" / "late.yaml").write_text(LATE_GROUP)
+    deployment.apply()
+    assert replayed(deployment) == before + 1
+    read = ("get", "live::late-v1", "room_id=1", "--json")
+    deployment.until(lambda: deployment.run(*read)[0] == 0)
+    assert json.loads(deployment.run(*read)[1])["values"] == {"viewers": 5}
+    deployment.until(lambda: len(letters(deployment)) == before + 1 + len(hostile))
+    assert replayed(deployment) == len(hostile), "what was mended is not replayed again"
+
+
+def replayed(deployment: Deployment) -> int:
+    count: int = json.loads(deployment.run("dead-letters", "replay", "--json")[1])["replayed"]
+    return count
 
 
 def test_every_role_drains_when_it_is_told(deployment: Deployment) -> None:

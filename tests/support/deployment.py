@@ -26,7 +26,7 @@ live::room-v1:
   owner: "tests"
   description: "What a room looks like now"
   cache: {ttl: 10m}
-  downsync: {enabled: true}
+  downsync: {enabled: true, min_interval_by_key: "0s", random_sampling_ratio: 1.0}
   schema:
     room_id: {type: Long, is_key_field: true}
     viewers: {type: Long, description: "People watching", default_value: 0}
@@ -39,6 +39,15 @@ live::room-visits:
   schema:
     room_id: {type: Long, is_key_field: true}
     visitor: {type: Text, description: "Who", default_value: ""}
+live::user-v1:
+  feature_type: Object
+  owner: "tests"
+  description: "What the nightly job knows of a user"
+  upsync: {enabled: true, updated_at: seen_at}
+  schema:
+    user_id: {type: Long, is_key_field: true}
+    level:   {type: Long, description: "Reached so far", default_value: 0}
+    seen_at: {type: Timestamp, description: "When the job saw it", nullable: true}
 """
 
 
@@ -74,6 +83,12 @@ class Deployment:
             check=False,
         )
         return done.returncode, done.stdout, done.stderr
+
+    def apply(self) -> None:
+        """Apply the registry; a server that is busy, or has just started, is asked again."""
+        give_up_s = time.monotonic() + SOON_S
+        while (applied := self.run("apply"))[0] != 0:
+            assert time.monotonic() < give_up_s, applied
 
     def start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
         """A role in the background; what it says is `NAME.log`."""

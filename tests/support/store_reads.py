@@ -111,10 +111,12 @@ KEYSPACE = "store_reads"
 
 
 @asynccontextmanager
-async def open_store(server: Server, *, port: int | None = None) -> AsyncGenerator[Store]:
+async def open_store(
+    server: Server, *, port: int | None = None, options: str = ""
+) -> AsyncGenerator[Store]:
     """The keyspace of these tests, emptied; `port` may be that of a proxy before the server."""
     engine = await ScyllaEngine.open(
-        f"scylla://{server.host}:{port or server.port}/{KEYSPACE}?replication=1",
+        f"scylla://{server.host}:{port or server.port}/{KEYSPACE}?replication=1{options}",
         create=True,
     )
     made = document()
@@ -169,6 +171,7 @@ async def open_gateway(
     *,
     rows: RowReader | None = None,
     clock: Clock = now_ms,
+    wait_for_cache: bool = True,
 ) -> AsyncGenerator[Gateway]:
     engine = ReadEngine()
     engine.install(store.catalog)
@@ -183,7 +186,7 @@ async def open_gateway(
         default_deadline_ms=DEADLINE_MS,
     )
     reads.open()
-    if cache is not None:
+    if cache is not None and wait_for_cache:
         await until(lambda: not reads.nodes_down)
     yield Gateway(reads)
     await reads.close()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -91,10 +92,21 @@ Fault = (
 
 
 class FaultProxy:
-    """One listening port in front of one server. Set `fault` at any time, also under load."""
+    """One listening port in front of one server. Set `fault` at any time, also under load.
 
-    def __init__(self, host: str, port: int, *, framing: ReplyEnd | None = None) -> None:
+    With `tls` it is the end of TLS before a server that speaks none.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        framing: ReplyEnd | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._target = (host, port)
+        self._tls = tls
         self._framing = framing
         self._fault: Fault = Pass()
         self._server: asyncio.Server | None = None
@@ -128,7 +140,7 @@ class FaultProxy:
             connection.cancel()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
         return self
 
     async def __aexit__(

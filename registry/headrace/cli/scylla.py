@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import acsylla
 import msgspec
@@ -62,8 +63,8 @@ class ScyllaUrl(msgspec.Struct, frozen=True, kw_only=True):
             port=_whole("port", port or str(DEFAULT_PORT)),
             keyspace=keyspace,
             dc=options.get("dc"),
-            user=unquote(options["user"]) if "user" in options else None,
-            password=unquote(options["password"]) if "password" in options else None,
+            user=options.get("user"),
+            password=options.get("password"),
             tls=options.get("tls", "false") == "true",
             ca=options.get("ca"),
             replication=_whole("replication", options.get("replication", "3")),
@@ -92,7 +93,7 @@ def cluster(url: ScyllaUrl, *, request_limit_ms: int) -> Any:
         connect_timeout=2.0,
         request_timeout=request_limit_ms / 1000,
         ssl_enabled=url.tls,
-        ssl_trusted_cert=url.ca,
+        ssl_trusted_cert=_authority(url),
         consistency="LOCAL_QUORUM",
         serial_consistency="LOCAL_SERIAL",
         num_threads_io=1,
@@ -105,6 +106,16 @@ def cluster(url: ScyllaUrl, *, request_limit_ms: int) -> Any:
         idle_timeout_sec=15,
         application_name="headrace",
     )
+
+
+def _authority(url: ScyllaUrl) -> str | None:
+    """The certificates of `ca`: the driver wants their text, not their place."""
+    if url.ca is None:
+        return None
+    try:
+        return Path(url.ca).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"`online`: `ca` {url.ca} cannot be read: {error}") from None
 
 
 def _without_shard_notice(record: logging.LogRecord) -> bool:

@@ -58,6 +58,7 @@ class CacheLink(asyncio.Protocol):
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
+        self._tls_context: ssl.SSLContext | None = None
         self._greeting: asyncio.Future[None] | None = None
         self._greeted = b""
         self._flushing = False
@@ -123,6 +124,8 @@ class CacheLink(asyncio.Protocol):
                 raise ConnectionError("the node closed the connection")
         except (OSError, TimeoutError, ConnectionError) as error:
             self._leave(str(error) or type(error).__name__)
+            if self._greeting.done() and not self._greeting.cancelled():
+                self._greeting.exception()  # Seen, though it may be that nobody waits for it.
             return False
         self._reads.node_up(self._position)
         self.up, self.problem = True, None
@@ -211,7 +214,10 @@ class CacheLink(asyncio.Protocol):
             self._transport.write(data)
 
     def _tls(self) -> ssl.SSLContext | None:
-        return ssl.create_default_context(cafile=self._url.ca) if self._url.tls else None
+        """Made once: reading the authorities takes longer than a reply may."""
+        if self._url.tls and self._tls_context is None:
+            self._tls_context = ssl.create_default_context(cafile=self._url.ca)
+        return self._tls_context
 
 
 class Links:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Literal
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 from aiokafka.helpers import create_ssl_context
@@ -98,8 +98,8 @@ class KafkaUrl(msgspec.Struct, frozen=True, kw_only=True):
         return cls(
             servers=servers,
             prefix=options.get("prefix", "headrace"),
-            user=unquote(options["user"]) if "user" in options else None,
-            password=unquote(options["password"]) if "password" in options else None,
+            user=options.get("user"),
+            password=options.get("password"),
             mechanism=options.get("mechanism", "PLAIN"),
             tls=options.get("tls", "false") == "true",
             ca=options.get("ca"),
