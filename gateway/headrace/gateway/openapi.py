@@ -56,6 +56,12 @@ HEADERS = {
     "headrace-generation": "catalog generation in force",
 }
 
+FORM_HEADERS = {
+    "vary": "what of the request the answer's form depends on",
+    "content-encoding": "`zstd` or `gzip`, for a caller who asked and an answer that gains by it",
+}
+"""Of answers to reads, beside those of every answer."""
+
 EVERY_ANSWER = tuple(
     ResponseHeader(name=name, description=description, documentation_only=True)
     for name, description in HEADERS.items()
@@ -214,7 +220,7 @@ class ReadOperation(Operation):
             },
             headers={
                 name: OpenAPIHeader(description=description, schema=Schema(type=OpenAPIType.STRING))
-                for name, description in HEADERS.items()
+                for name, description in (HEADERS | FORM_HEADERS).items()
             },
         )
         self.responses = {**(self.responses or {}), "200": answer}

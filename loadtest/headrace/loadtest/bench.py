@@ -16,6 +16,7 @@ from pathlib import Path
 
 from headrace.loadtest import feature_data
 from headrace.loadtest.wrk import (
+    ARROW_TYPE,
     AVRO_TYPE,
     JSON_TYPE,
     NO_WRK,
@@ -36,6 +37,7 @@ CELLS = [
         for form, accept in (("JSON", JSON_TYPE), ("Avro", AVRO_TYPE))
         for keys in (1, 10, 100)
     ),
+    Cell("100 keys Arrow", ARROW_TYPE, partial(feature_data.read_body, 100)),
     Cell("History of 50 JSON", JSON_TYPE, feature_data.history_body),
     Cell("History of 50 Avro", AVRO_TYPE, feature_data.history_body),
 ]

@@ -38,6 +38,7 @@ REPEATS_MAX = 3
 
 JSON_TYPE = "application/json"
 AVRO_TYPE = "application/vnd.headrace.avro"
+ARROW_TYPE = "application/vnd.apache.arrow.stream"
 LUA = Path(__file__).with_name("wrk.lua")
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 NO_WRK = (
