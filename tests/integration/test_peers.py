@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from headrace.loadtest.feature_data import HISTORY, OBJECT
+from headrace.loadtest.feature_data import HISTORY, OBJECT, WIDE
 from headrace.loadtest.peers import check, rows
-from headrace.loadtest.peers.rows import WIDE, Size, Values
+from headrace.loadtest.peers.rows import Size, Values
 from headrace.loadtest.peers.servers import Live, PeerFailed, serving
 from headrace.loadtest.peers.table import PEERS, Peer, Place
 from headrace.loadtest.servers import Server, start_valkey

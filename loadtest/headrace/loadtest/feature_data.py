@@ -1,4 +1,4 @@
-"""The data that load is made on: a 20-field Object and a History of 50 events, in an LMDB store."""
+"""The data that load is made on: Objects of 20 and of 250 fields and a History of 50 events."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import json
 import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+import msgspec
 
 from headrace.codec import Catalog, LmdbStore, encode_commands
 from headrace.registry.catalog import (
@@ -33,6 +35,12 @@ BATCH = 2_000
 DEFAULTS: dict[str, object] = {"Long": 0, "Double": 0.0, "Text": "", "Boolean": False}
 RECORD_TYPES = ["Long"] * 7 + ["Double"] * 6 + ["Text"] * 4 + ["Boolean"] * 3
 EVENT_TYPES = ["Long", "Double", "Text", "Boolean"]
+WIDE = "load::wide-v1"
+WIDE_FIELDS = 250
+WIDE_TYPES = (RECORD_TYPES * 13)[:WIDE_FIELDS]
+WIDE_ROWS = 1_000
+FIRST_ABSENT = 1_000_000
+"""No row has this key or a higher one."""
 COUNTRIES = ["KR", "US", "JP", "DE", "BR", "FR", "IN", "TR"]
 
 
@@ -89,6 +97,27 @@ def catalog_document(generation: int = 1) -> CatalogDocument:
     )
 
 
+def with_wide_group(document: CatalogDocument) -> CatalogDocument:
+    """And a group of 250 fields."""
+    wide = Group(
+        id=3,
+        name=WIDE,
+        feature_type="Object",
+        owner="load",
+        keys=(KeyField(name="user_id", type="Long"),),
+        schemas=(Schema(ordinal=1, fields=fields(WIDE_TYPES)),),
+    )
+    groups = (*document.groups, wide)
+    return msgspec.structs.replace(document, groups=groups, next_group_id=4)
+
+
+def wide_sample(rows: int = WIDE_ROWS) -> Iterator[bytes]:
+    """Commands for that many rows of 250 fields, the same on each run."""
+    source = random.Random(250)
+    for user_id in range(rows):
+        yield command(WIDE, "UPDATE", user_id, EVENT_MS, WIDE_TYPES, source)
+
+
 def sample(*, rows: int = ROWS, histories: int = HISTORIES) -> Iterator[bytes]:
     """Commands for that many rows and Histories, the same on each run."""
     source = random.Random(20)
@@ -105,12 +134,17 @@ def update(user_id: int, at_ms: int, source: random.Random) -> bytes:
     return command(OBJECT, "UPDATE", user_id, at_ms, RECORD_TYPES, source)
 
 
-def write_store(folder: Path, *, rows: int = ROWS, histories: int = HISTORIES) -> None:
-    """Publish the catalog and write all rows."""
+def write_store(
+    folder: Path, *, rows: int = ROWS, histories: int = HISTORIES, wide_rows: int = 0
+) -> None:
+    """Publish the catalog and write all rows; with `wide_rows` also the group of 250 fields."""
     document = catalog_document()
+    if wide_rows:
+        document = with_wide_group(document)
     text = encode_document(document)
     store = LmdbStore(str(folder))
-    apply_commands(store, Catalog(text), sample(rows=rows, histories=histories))
+    commands = itertools.chain(sample(rows=rows, histories=histories), wide_sample(wide_rows))
+    apply_commands(store, Catalog(text), commands)
     store.put(CATALOG_DOCUMENT, text)
     store.put(CATALOG_GENERATION, b"1")
     store.close()
@@ -131,6 +165,22 @@ def read_body(keys: int, source: random.Random) -> bytes:
     """A read of that many random rows, all 20 fields."""
     wanted = [source.randrange(ROWS) for _ in range(keys)]
     return _json({"reads": [{"feature_group": OBJECT, "keys": {"user_id": wanted}}]})
+
+
+def absent_body(keys: int, absent_percent: int, source: random.Random) -> bytes:
+    """The same where that share of the keys has no row."""
+    wanted = [
+        source.randrange(ROWS) + (FIRST_ABSENT if source.random() * 100 < absent_percent else 0)
+        for _ in range(keys)
+    ]
+    reads = [{"feature_group": OBJECT, "keys": {"user_id": wanted}}]
+    return _json({"reads": reads, "missing": "null"})
+
+
+def wide_body(keys: int, source: random.Random) -> bytes:
+    """A read of that many random rows of 250 fields."""
+    wanted = [source.randrange(WIDE_ROWS) for _ in range(keys)]
+    return _json({"reads": [{"feature_group": WIDE, "keys": {"user_id": wanted}}]})
 
 
 def history_body(source: random.Random) -> bytes:

@@ -36,6 +36,9 @@ OTHERS_SHARE_MAX = 0.06
 REPEATS_MAX = 3
 """How often a disturbed round is repeated before it is kept, disturbed as it is."""
 
+ANSWER_LIMIT_S = 30
+"""What comes later is an error to wrk."""
+
 JSON_TYPE = "application/json"
 AVRO_TYPE = "application/vnd.headrace.avro"
 ARROW_TYPE = "application/vnd.apache.arrow.stream"
@@ -179,6 +182,7 @@ class Load(NamedTuple):
 def drive_once(live: Gateway, load: Load) -> Round:
     """Run wrk once, closed loop, and account for who used the machine meanwhile."""
     command = [*pin(1), "wrk", "-t1", f"-c{load.connections}", f"-d{load.seconds}s"]
+    command += ["--timeout", f"{ANSWER_LIMIT_S}s"]
     command += ["-s", str(LUA), f"http://127.0.0.1:{live.port}"]
     environment = {"PATH": os.environ["PATH"], "REQUEST_PATH": load.path, "ACCEPT": load.accept}
     environment["BODIES"] = str(load.bodies)

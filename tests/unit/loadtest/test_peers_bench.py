@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from headrace.loadtest.feature_data import HISTORY, OBJECT
+from headrace.loadtest.feature_data import FIRST_ABSENT, HISTORY, OBJECT, WIDE
 from headrace.loadtest.peers import page, plots
 from headrace.loadtest.peers.adapters import FEAST_JSON, HEADRACE_JSON, PLAIN_DICTS, Ask
-from headrace.loadtest.peers.cells import FIRST_ABSENT, FULL, Cell
-from headrace.loadtest.peers.rows import WIDE, Size, types_of
+from headrace.loadtest.peers.cells import FULL, MAIN_CELLS, Cell
+from headrace.loadtest.peers.rows import Size, types_of
 from headrace.loadtest.peers.table import PEERS
 
 ROW = [1, 2, 3, 4, 5, 6, 7, 0.5, 1.5, 2.5, 3.5, 4.5, 5.5, "a", "b", "c", "d", True, False, True]
@@ -139,6 +139,22 @@ def test_the_full_plan_holds_what_was_promised() -> None:
     assert {cell.absent_percent for cell in FULL.cells} == {0, 5, 37, 100}
     main = [Cell(OBJECT, keys) for keys in (1, 10, 100)]
     assert all(FULL.rounds_of(cell, peer) >= 5 for cell in main for peer in PEERS)
+    assert FULL.open_rounds_of(PEERS[0], 0.5) >= 5
+
+
+def test_the_full_plan_takes_less_than_a_dozen_minutes_of_driving() -> None:
+    closed_s = sum(
+        FULL.seconds_of(cell, peer) * (FULL.rounds_of(cell, peer) + (cell in MAIN_CELLS))
+        for cell in FULL.cells
+        for peer in PEERS
+    )
+    opened_s = sum(
+        FULL.open_rounds_of(peer, share) * FULL.open_seconds * (3 if peer.slow else 1)
+        for peer in PEERS
+        for share in FULL.open_shares
+        for _ in FULL.open_keys
+    )
+    assert (closed_s + opened_s) / 60 < 9
 
 
 def test_an_answer_of_ours_is_read_as_rows_with_none_for_a_missing_one() -> None:

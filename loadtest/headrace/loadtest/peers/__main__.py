@@ -30,7 +30,7 @@ import click
 from headrace.loadtest.bench import keep
 from headrace.loadtest.environments import InstallFailed
 from headrace.loadtest.feature_data import OBJECT
-from headrace.loadtest.peers.cells import FULL, QUICK, Cell, Plan
+from headrace.loadtest.peers.cells import FULL, MAIN_CELLS, QUICK, Cell, Plan
 from headrace.loadtest.peers.check import check_equal
 from headrace.loadtest.peers.measure import Measuring
 from headrace.loadtest.peers.servers import Live, PeerFailed, everything_up, rss_mib
@@ -69,7 +69,7 @@ def main() -> int:
         print(NO_WRK, file=sys.stderr)
         return 1
     # Told to end, it ends what it has started.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, _leave)
     try:
         with tempfile.TemporaryDirectory(prefix="headrace-peers-") as name:
             print("installing and starting the peers", file=sys.stderr)
@@ -80,6 +80,10 @@ def main() -> int:
         return 1
     keep(made, asked.out)
     return 0
+
+
+def _leave(number: int, _: object) -> None:
+    sys.exit(128 + number)
 
 
 def _arguments() -> argparse.Namespace:
@@ -108,6 +112,7 @@ def measure_all(live: Live, peers: Sequence[Peer], plan: Plan) -> dict[str, Any]
         "machine": machine(),
         "method": {
             "rounds": plan.rounds,
+            "side_rounds": plan.side_rounds,
             "seconds": plan.seconds,
             "connections": plan.connections,
             "open_rounds": plan.open_rounds,
@@ -136,14 +141,14 @@ Closed = dict[tuple[str, str], list[dict[str, Any]]]
 
 
 def _closed_loop(measuring: Measuring, peers: Sequence[Peer], plan: Plan) -> Closed:
-    """Every cell of every peer once a round, in shuffled order; the first round warms up."""
+    """Every cell of every peer once a round, in shuffled order; a round of main cells warms up."""
     order, steps = random.Random(11), list[Step]()
     for number in range(plan.rounds + 1):
         of_round = [
             Step(cell, peer, number)
-            for cell in plan.cells
+            for cell in (plan.cells if number else MAIN_CELLS)
             for peer in peers
-            if number <= plan.rounds_of(cell, peer) and (number or not _is_big(peer, cell, plan))
+            if cell in plan.cells and number <= plan.rounds_of(cell, peer)
         ]
         order.shuffle(of_round)
         steps += of_round
@@ -156,24 +161,19 @@ def _closed_loop(measuring: Measuring, peers: Sequence[Peer], plan: Plan) -> Clo
     return rounds
 
 
-def _is_big(peer: Peer, cell: Cell, plan: Plan) -> bool:
-    """Not warmed up: its rounds are fewer because they are long."""
-    return plan.rounds_of(cell, peer) < plan.rounds
-
-
 def _open_loop(
     measuring: Measuring, peers: Sequence[Peer], plan: Plan, closed: Closed
 ) -> list[dict[str, Any]]:
     """Shares of each server's own closed-loop rate, in shuffled rounds."""
     order, steps = random.Random(12), list[Step]()
     cells = [Cell(OBJECT, keys) for keys in plan.open_keys]
-    askable = [peer for peer in peers if peer.server is None]
     for number in range(1, plan.open_rounds + 1):
         of_round = [
             Step(cell, peer, number, share)
             for cell in cells
-            for peer in askable
+            for peer in peers
             for share in plan.open_shares
+            if number <= plan.open_rounds_of(peer, share)
         ]
         order.shuffle(of_round)
         steps += of_round

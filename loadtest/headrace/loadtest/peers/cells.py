@@ -6,17 +6,21 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from headrace.loadtest.feature_data import HISTORY, OBJECT
+from headrace.loadtest.feature_data import FIRST_ABSENT, HISTORY, OBJECT, WIDE, WIDE_FIELDS
 from headrace.loadtest.peers.adapters import Ask
-from headrace.loadtest.peers.rows import WIDE, Size
-from headrace.loadtest.peers.table import Peer
+from headrace.loadtest.peers.rows import Size
+from headrace.loadtest.peers.table import OUR_SERVER, Peer
 
 ABSENT_POOL = 2_000
 """Keys without a row that one cell asks for in one round: others in each, so that ours has to learn
 of them anew and they do not expire while they are measured."""
-FIRST_ABSENT = 1_000_000
 BIG_VALUES = 20_000
-"""Values in an answer above which a slow peer is measured in fewer rounds."""
+"""Values in an answer above which a slow peer is measured once."""
+ENDLESS_VALUES = 100_000
+"""And above which it is not measured: one answer takes it seconds."""
+SLOW_LONGER = 2
+SLOW_CONNECTIONS = 4
+HALF = 0.5
 
 
 class Cell(NamedTuple):
@@ -57,12 +61,15 @@ class Plan(NamedTuple):
 
     cells: Sequence[Cell]
     rounds: int
+    """Of the main cells; the others get `side_rounds` of a second."""
+    side_rounds: int
     seconds: int
     open_keys: Sequence[int]
     """Keys a request of the open-loop part."""
     open_shares: Sequence[float]
     """Rates, as shares of what each server did in a closed loop."""
     open_rounds: int
+    """Of ours at half its rate; the others and the other rates get fewer."""
     open_seconds: float
     connections: int = 16
     open_connections: int = 64
@@ -71,16 +78,37 @@ class Plan(NamedTuple):
 
     def rounds_of(self, cell: Cell, peer: Peer) -> int:
         """Fewer where a request takes so long that rounds add nothing but minutes; 0 for never."""
+        values = cell.keys * (WIDE_FIELDS if cell.group == WIDE else 20)
         if cell.group == HISTORY and not peer.has_history:
             return 0
-        fields = 250 if cell.group == WIDE else 20
-        if cell.keys * fields <= BIG_VALUES:
-            return self.rounds
-        return min(self.rounds, 1 if peer.slow else 3)
+        if peer.is_variant and (cell.group == WIDE or cell.absent_percent):
+            return 0
+        if peer.slow and values > BIG_VALUES:
+            return 0 if values > ENDLESS_VALUES else 1
+        return self.rounds if cell in MAIN_CELLS else self.side_rounds
+
+    def seconds_of(self, cell: Cell, peer: Peer) -> int:
+        """Of one round; a slow peer is driven for longer, as its requests are counted in dozens."""
+        return (self.seconds if cell in MAIN_CELLS else 1) * (SLOW_LONGER if peer.slow else 1)
+
+    def connections_of(self, peer: Peer) -> int:
+        """Fewer for a slow peer: what it has begun when a round ends is work that nobody counts."""
+        return min(self.connections, SLOW_CONNECTIONS) if peer.slow else self.connections
+
+    def open_rounds_of(self, peer: Peer, share: float) -> int:
+        """Most of ours at half its rate, which a promise is about."""
+        if peer.server is not None or peer.is_variant:
+            return 0
+        ours = peer.name == OUR_SERVER
+        if share == HALF:
+            return self.open_rounds if ours else min(2, self.open_rounds)
+        return min(2 if ours else 1, self.open_rounds)
 
 
+MAIN_CELLS = tuple(Cell(OBJECT, keys) for keys in (1, 10, 100))
 CELLS = (
-    *(Cell(OBJECT, keys) for keys in (1, 10, 100, 500)),
+    *MAIN_CELLS,
+    Cell(OBJECT, 500),
     *(Cell(WIDE, keys) for keys in (1, 10, 100, 500)),
     Cell(HISTORY, 1),
     *(Cell(OBJECT, 100, percent) for percent in (5, 37, 100)),
@@ -88,18 +116,20 @@ CELLS = (
 FULL = Plan(
     CELLS,
     rounds=5,
+    side_rounds=3,
     seconds=2,
     open_keys=(1, 10, 100),
-    open_shares=(0.25, 0.5, 0.75, 0.9),
-    open_rounds=2,
+    open_shares=(0.25, HALF, 0.75),
+    open_rounds=5,
     open_seconds=1.5,
 )
 QUICK = FULL._replace(
     cells=(Cell(OBJECT, 1), Cell(OBJECT, 100), Cell(HISTORY, 1), Cell(OBJECT, 100, 37)),
     rounds=2,
+    side_rounds=1,
     seconds=1,
     open_keys=(1, 100),
-    open_shares=(0.5,),
+    open_shares=(HALF,),
     open_rounds=1,
     open_seconds=1,
     bodies=100,

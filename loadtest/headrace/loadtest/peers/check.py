@@ -6,18 +6,15 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
-from headrace.loadtest.feature_data import HISTORY, OBJECT
+from headrace.loadtest.feature_data import HISTORY, OBJECT, WIDE
 from headrace.loadtest.peers.adapters import HEADRACE_JSON, Ask, post
-from headrace.loadtest.peers.rows import WIDE, Values
-from headrace.loadtest.peers.servers import Live, PeerFailed
-from headrace.loadtest.peers.table import Peer
+from headrace.loadtest.peers.rows import Values
+from headrace.loadtest.peers.servers import PATIENT_MS, Live, PeerFailed
+from headrace.loadtest.peers.table import OUR_SERVER, Peer
 
-OUR_SERVER = "Headrace"
 LEARNT_PER_REQUEST = 100
 FILLING_PASSES = 2
 """Filling the cache is best effort: a busy gateway drops some."""
-PATIENT_MS = 5_000
-"""A JVM that has just started may take longer than the gateway's own deadline."""
 KEYS_A_REQUEST = {OBJECT: 100, WIDE: 50, HISTORY: 1}
 ABSENT_KEYS = [999_001, 999_002]
 """Asked for among rows that exist, so that their places are checked too."""

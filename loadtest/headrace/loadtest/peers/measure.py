@@ -5,24 +5,29 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from headrace.loadtest.open_loop import Exchange, write_exchanges
 from headrace.loadtest.peers.adapters import post
 from headrace.loadtest.peers.cells import Cell, Plan
-from headrace.loadtest.peers.check import FILLING_PASSES, OUR_SERVER, learn
+from headrace.loadtest.peers.check import FILLING_PASSES, learn
 from headrace.loadtest.peers.rows import Values
 from headrace.loadtest.peers.servers import LOAD_CPU, Live
-from headrace.loadtest.peers.table import Peer
-from headrace.loadtest.wrk import OTHERS_SHARE_MAX, REPEATS_MAX, Load, drive_once, pin
+from headrace.loadtest.peers.table import OUR_SERVER, Peer
+from headrace.loadtest.wrk import OTHERS_SHARE_MAX, REPEATS_MAX, Gateway, Load, drive_once, pin
 
 OPEN_BODIES = 200
 OPEN_WARM_UP_S = 0.3
 OPEN_WAITING_MAX = 1_000_000
 OPEN_SPARE_S = 60
-SLOW_LONGER = 4
+SLOW_LONGER = 3
 """A slow peer is asked for longer: percentiles need requests."""
+LEAST_RATE = 1.0
+SETTLED_S = 0.1
+SETTLED_CPU_S = 0.02
+SETTLING_LIMIT_S = 60.0
 
 
 class Measuring:
@@ -48,19 +53,20 @@ class Measuring:
         bodies = self._bodies_path(peer)
         asks = cell.asks(self._plan.bodies, round_number, self._plan.size)
         bodies.write_bytes(b"".join(peer.adapter.body(ask) + b"\n" for ask in asks))
-        if gateway is self._live.peers.get(OUR_SERVER):
+        if peer.name == OUR_SERVER:
             self._learn_absent(cell, round_number)
         load = Load(
             peer.adapter.path,
             peer.adapter.accept,
             bodies,
-            self._plan.seconds,
-            self._plan.connections,
+            self._plan.seconds_of(cell, peer),
+            self._plan.connections_of(peer),
         )
         made: dict[str, Any] = {}
         for _ in range(1 + REPEATS_MAX):
             redis_before = self._live.redis_cpu_seconds()
             outcome = drive_once(gateway, load)
+            _settle(gateway)
             redis_used = self._live.redis_cpu_seconds() - redis_before
             redis_us = redis_used * 1e6 / max(1, outcome.requests)
             made = outcome._asdict() | {"redis_cpu_us": redis_us}
@@ -84,7 +90,7 @@ class Measuring:
         seconds = self._plan.open_seconds * (SLOW_LONGER if peer.slow else 1)
         command = [*pin(LOAD_CPU), sys.executable, "-m", "headrace.loadtest.open_loop"]
         command += ["--port", str(gateway.port), "--path", peer.adapter.path]
-        command += ["--accept", peer.adapter.accept, "--rate", str(rate)]
+        command += ["--accept", peer.adapter.accept, "--rate", str(max(rate, LEAST_RATE))]
         command += ["--seconds", str(seconds), "--warm-up", str(OPEN_WARM_UP_S)]
         command += ["--connections", str(self._plan.open_connections)]
         command += ["--waiting", str(OPEN_WAITING_MAX), "--bodies", str(exchanges)]
@@ -107,6 +113,17 @@ class Measuring:
             write_exchanges(path, made)
             self._exchanges_kept[key] = path
         return self._exchanges_kept[key]
+
+
+def _settle(gateway: Gateway) -> None:
+    """Wait until a server has done what it had begun when wrk left, and disturbs no other."""
+    deadline, before = time.monotonic() + SETTLING_LIMIT_S, gateway.cpu_seconds()
+    while time.monotonic() < deadline:
+        time.sleep(SETTLED_S)
+        now = gateway.cpu_seconds()
+        if now - before < SETTLED_CPU_S:
+            return
+        before = now
 
 
 def _values_in(row: Values) -> int:

@@ -1,4 +1,4 @@
-"""The rows that every peer serves: the load data of `feature_data` and a group of 250 fields.
+"""The rows that every peer serves: the load data of `feature_data`.
 
 Each peer gets the same commands: ours through the writer's codec, Feast through its own writing
 call, the others as Avro bodies that fastavro made. So the commands are the truth that all answers
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,12 +18,9 @@ import redis
 from fastavro import parse_schema, schemaless_writer
 
 from headrace.loadtest import feature_data
-from headrace.loadtest.feature_data import HISTORY, OBJECT
-from headrace.registry.catalog import CachePolicy, CatalogDocument, Group, KeyField, Schema
+from headrace.loadtest.feature_data import HISTORY, OBJECT, WIDE, WIDE_TYPES
+from headrace.registry.catalog import CachePolicy, CatalogDocument
 
-WIDE = "load::wide-v1"
-WIDE_FIELDS = 250
-WIDE_TYPES = (feature_data.RECORD_TYPES * 13)[:WIDE_FIELDS]
 AVRO_TYPES = {"Long": "long", "Double": "double", "Text": "string", "Boolean": "boolean"}
 EVENT_TIME = "_event_time_ms"
 PIPELINED_ROWS = 1_000
@@ -38,7 +34,7 @@ class Size(NamedTuple):
     """Rows of each group."""
 
     objects: int = feature_data.ROWS
-    wide: int = 1_000
+    wide: int = feature_data.WIDE_ROWS
     histories: int = feature_data.HISTORIES
 
     def of(self, group: str) -> int:
@@ -47,19 +43,11 @@ class Size(NamedTuple):
 
 
 def catalog_document() -> CatalogDocument:
-    """The load data's groups and the wide one, cached for longer than a run takes."""
-    document = feature_data.catalog_document()
-    wide = Group(
-        id=3,
-        name=WIDE,
-        feature_type="Object",
-        owner="load",
-        keys=(KeyField(name="user_id", type="Long"),),
-        schemas=(Schema(ordinal=1, fields=feature_data.fields(WIDE_TYPES)),),
-    )
+    """The load data's groups, cached for longer than a run takes."""
+    document = feature_data.with_wide_group(feature_data.catalog_document())
     kept = CachePolicy(ttl_ms=CACHE_TTL_MS)
-    groups = tuple(msgspec.structs.replace(group, cache=kept) for group in (*document.groups, wide))
-    return msgspec.structs.replace(document, groups=groups, next_group_id=4)
+    groups = tuple(msgspec.structs.replace(group, cache=kept) for group in document.groups)
+    return msgspec.structs.replace(document, groups=groups)
 
 
 def types_of(group: str) -> dict[str, str]:
@@ -75,10 +63,7 @@ def types_of(group: str) -> dict[str, str]:
 def commands(size: Size) -> Iterator[bytes]:
     """Every command, the same on each run."""
     yield from feature_data.sample(rows=size.objects, histories=size.histories)
-    source = random.Random(250)
-    at_ms = feature_data.EVENT_MS
-    for user_id in range(size.wide):
-        yield feature_data.command(WIDE, "UPDATE", user_id, at_ms, WIDE_TYPES, source)
+    yield from feature_data.wide_sample(size.wide)
 
 
 def truth(made: Iterable[bytes]) -> dict[str, dict[int, Values]]:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from headrace.cli.scylla import ScyllaEngine
 from headrace.codec import Catalog, encode_commands
 from headrace.loadtest import feature_data
+from headrace.loadtest.environments import Environment
 from headrace.loadtest.feast_environment import FEAST
 from headrace.loadtest.peers import rows
 from headrace.loadtest.peers.adapters import Ask, post
@@ -35,6 +36,8 @@ LOAD_CPU = 1
 READY_LIMIT_S = 90.0
 STORED_PER_CALL = 2_000
 OPENING_TRIES = 5
+PATIENT_MS = 5_000
+"""A JVM that has just started may take longer than the gateway's own deadline."""
 ENDING_LIMIT_S = 15.0
 FEAST_WRITING_LIMIT_S = 300
 
@@ -60,9 +63,9 @@ class Live(NamedTuple):
 @contextmanager
 def everything_up(folder: Path, peers: Sequence[Peer], size: Size) -> Generator[Live]:
     """Start the stores, write all rows, start the peers; ended by process id."""
-    for peer in peers:
-        if peer.environment is not None:
-            peer.environment.python()
+    with ThreadPoolExecutor() as threads:
+        needed = {peer.environment for peer in peers if peer.environment is not None}
+        list(threads.map(Environment.python, needed))
     made = list(rows.commands(size))
     truth = rows.truth(made)
     with contextlib.ExitStack() as stack:
@@ -198,7 +201,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _wait_until_it_answers(
     peer: Peer, port: int, process: subprocess.Popen[bytes], log_path: Path
 ) -> None:
-    body = peer.adapter.body(Ask(feature_data.OBJECT, [0]))
+    body = peer.adapter.body(Ask(feature_data.OBJECT, [0], deadline_ms=PATIENT_MS))
     deadline = time.monotonic() + READY_LIMIT_S
     while True:
         try:

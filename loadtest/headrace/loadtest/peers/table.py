@@ -23,6 +23,7 @@ from headrace.loadtest.peers.adapters import (
 )
 
 HERE = Path(__file__).parent
+OUR_SERVER = "Headrace"
 PROGRAMS = "headrace.loadtest.peers.programs"
 
 FASTAPI = Environment(
@@ -61,6 +62,8 @@ class Peer(NamedTuple):
     server: str | None = None
     """Name of the peer whose process this one asks, where it is not its own."""
     has_history: bool = True
+    is_variant: bool = False
+    """Another form of the peer before it: measured only where that tells something."""
     slow: bool = False
     """Tens of milliseconds a request: its big cells get fewer rounds."""
 
@@ -92,13 +95,14 @@ def _feast(place: Place) -> list[str]:
 
 
 PEERS = (
-    Peer("Headrace", _headrace, HEADRACE_JSON, "as `headrace serve` starts, one worker"),
+    Peer(OUR_SERVER, _headrace, HEADRACE_JSON, "as `headrace serve` starts, one worker"),
     Peer(
         "Headrace, Avro answer",
         _headrace,
         HEADRACE_AVRO,
         "the same process, asked for Avro",
-        server="Headrace",
+        server=OUR_SERVER,
+        is_variant=True,
     ),
     Peer(
         "FastAPI",
@@ -115,6 +119,7 @@ PEERS = (
         "the same, but orjson both ways past models and encoder, the collector frozen, and names "
         "once with rows as lists, as Headrace answers",
         FASTAPI,
+        is_variant=True,
     ),
     Peer(
         "Litestar",
