@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::{mem, thread};
 
 use serde::Deserialize;
 
@@ -117,6 +118,29 @@ pub struct Catalog {
     services_by_feast_name: HashMap<String, Arc<Service>>,
 }
 
+/// A catalog of so many groups is freed aside: 10,000 take a third of a second.
+const FREED_ASIDE_GROUPS_MIN: usize = 32;
+
+impl Drop for Catalog {
+    /// Whoever lets go of the last reference may have requests to answer.
+    fn drop(&mut self) {
+        if self.groups.len() < FREED_ASIDE_GROUPS_MIN {
+            return;
+        }
+        let parts = (
+            mem::take(&mut self.groups),
+            mem::take(&mut self.by_name),
+            mem::take(&mut self.by_id),
+            mem::take(&mut self.by_fingerprint),
+            mem::take(&mut self.services),
+            mem::take(&mut self.groups_by_feast_name),
+            mem::take(&mut self.services_by_feast_name),
+        );
+        // Where no thread can be had, they are freed here.
+        drop(thread::Builder::new().name("catalog-free".to_owned()).spawn(move || drop(parts)));
+    }
+}
+
 impl Catalog {
     /// Compiles a catalog document.
     pub fn from_json(document: &[u8]) -> Result<Self> {
@@ -132,7 +156,8 @@ impl Catalog {
                 ),
             ));
         }
-        let mut catalog = Self { generation: document.generation, ..Self::default() };
+        let mut catalog = Self::default();
+        catalog.set_generation(document.generation);
         for text in document.groups {
             let name = text.name.clone();
             catalog.add(text.compile().map_err(|error| error.under(&name))?)?;
@@ -144,6 +169,10 @@ impl Catalog {
         }
         catalog.index_feast_names();
         Ok(catalog)
+    }
+
+    const fn set_generation(&mut self, generation: u64) {
+        self.generation = generation;
     }
 
     fn add(&mut self, group: Group) -> Result<()> {

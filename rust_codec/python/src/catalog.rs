@@ -25,8 +25,9 @@ impl Catalog {
     /// Compile a catalog document (JSON, see `headrace.registry.catalog`); raises `SchemaError`.
     #[new]
     fn new(py: Python<'_>, document: &[u8]) -> PyResult<Self> {
-        let core =
-            CoreCatalog::from_json(document).map_err(|failure| error::schema(py, &failure))?;
+        let core = py
+            .detach(|| CoreCatalog::from_json(document))
+            .map_err(|failure| error::schema(py, &failure))?;
         Ok(Self { core: Arc::new(core) })
     }
 

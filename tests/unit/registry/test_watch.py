@@ -8,11 +8,22 @@ import logging
 import msgspec
 import pytest
 
-from headrace.registry.catalog import CatalogDocument, encode_document
+from headrace.registry.catalog import (
+    PORTION_BYTES,
+    CatalogDocument,
+    decode_document,
+    encode_document,
+)
 from headrace.registry.compile import compile_registry
 from headrace.registry.errors import CatalogUnreadable
 from headrace.registry.load import load_texts
-from headrace.registry.watch import CatalogWatcher, LiveCatalog, compile_document
+from headrace.registry.watch import (
+    AT_ONCE_BYTES_MAX,
+    CatalogWatcher,
+    LiveCatalog,
+    compile_beside,
+    compile_document,
+)
 
 GROUP = b"""\
 a::b:
@@ -210,3 +221,50 @@ def test_compile_document_gives_both_forms() -> None:
     assert compiled.generation == document.generation == 4
     with pytest.raises(CatalogUnreadable):
         compile_document(b"")
+
+
+def big_document_of(generation: int) -> CatalogDocument:
+    """Of more bytes than are compiled at once."""
+    document = document_of(generation)
+    group = document.groups[0]
+    groups = tuple(
+        msgspec.structs.replace(group, id=number, name=f"a::b-{number}") for number in range(1, 400)
+    )
+    return msgspec.structs.replace(document, groups=groups, next_group_id=400)
+
+
+async def test_a_big_document_is_compiled_while_the_loop_goes_on() -> None:
+    text = encode_document(big_document_of(4))
+    assert len(text) > AT_ONCE_BYTES_MAX
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count_turns())
+    compiled, document = await compile_beside(text)
+    counting.cancel()
+    assert turns > len(text) // PORTION_BYTES
+    assert document == decode_document(text)
+    assert (compiled.generation, compiled.group_id("a::b-399")) == (4, 399)
+
+
+async def test_a_big_document_replaces_another_and_a_small_one() -> None:
+    reader = Reader()
+    watcher = watcher_of(reader)
+    for generation, text in enumerate((None, 4, 5, None), 1):
+        made = None if text is None else encode_document(big_document_of(generation))
+        reader.publish(generation, made)
+        live = await watcher.refresh()
+        assert live is not None
+        assert live.generation == generation == live.compiled.generation
+        assert len(live.document.groups) == (1 if text is None else 399)
+
+
+async def test_a_mistake_in_a_big_document_is_named_by_its_place() -> None:
+    text = encode_document(big_document_of(4)).replace(b'"id":200,', b'"id":"x",', 1)
+    with pytest.raises(CatalogUnreadable, match=r"Expected `int`, got `str` - at `\$\.groups\["):
+        await compile_beside(text)

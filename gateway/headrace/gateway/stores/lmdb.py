@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from headrace.codec import LmdbStore
 from headrace.registry.physical import CATALOG_DOCUMENT, CATALOG_GENERATION
 
@@ -18,4 +20,5 @@ class LmdbCatalogReader:
 
     async def load(self) -> bytes | None:
         """The live catalog document, None when none was ever published."""
-        return self._store.get(CATALOG_DOCUMENT)
+        # It may be tens of megabytes: copied in a thread, without the interpreter.
+        return await asyncio.to_thread(self._store.get, CATALOG_DOCUMENT)
