@@ -60,6 +60,11 @@ bench-peers: .venv/dev
 	@$(BIN)/python -m headrace.loadtest.peers $(ARGUMENTS)
 	@$(BIN)/python -m headrace.loadtest.pages
 
+## make bench-scaling  that a read costs the same whatever else is registered and stored
+bench-scaling: .venv/dev
+	@$(BIN)/python -m headrace.loadtest.scaling_bench
+	@$(BIN)/python -m headrace.loadtest.pages
+
 ## make codec     rebuild the Rust codec in place, quickly (for developers)
 codec: .venv/dev
 	@PYO3_BUILD_EXTENSION_MODULE=1 cargo build --quiet --locked --profile quick -p headrace-codec-python

@@ -46,11 +46,11 @@ pub(super) struct Row<'a> {
 
 impl Quick {
     /// None when nothing is asked for, a name is too long for a label, or the writer has too many
-    /// fields.
+    /// fields to print them in another order than its own.
     pub(super) fn new(walk: &[FieldReading], columns: &[Column], quoted: bool) -> Option<Self> {
         let labels = columns.iter().map(|column| Label::new(&column.label));
         let labels: Vec<Label> = labels.collect::<Option<_>>()?;
-        if columns.is_empty() || walk.len() > PLACES {
+        if columns.is_empty() {
             return None;
         }
         let lists = walk.iter().any(|reading| !matches!(reading.shape, Shape::Scalar(_)));
@@ -63,7 +63,7 @@ impl Quick {
             room_per_byte: if lists { 5 } else { 1 },
             labels,
             unwritten: columns.iter().map(|column| column.unwritten.clone()).collect(),
-            route: route(walk, columns, quoted),
+            route: route(walk, columns, quoted)?,
         })
     }
 
@@ -253,7 +253,7 @@ fn after<const LAYOUT: u8>(pen: &mut Pen<'_>, ends: &mut Vec<usize>) -> Result<(
     Ok(pen.byte(b',')?)
 }
 
-fn route(walk: &[FieldReading], columns: &[Column], quoted: bool) -> Route {
+fn route(walk: &[FieldReading], columns: &[Column], quoted: bool) -> Option<Route> {
     let sources = columns.iter().filter_map(|column| column.source);
     let positions: Vec<usize> = sources.map(|(position, _)| position).collect();
     let shows = columns.iter().enumerate().map(|(column, it)| match it.source {
@@ -261,8 +261,11 @@ fn route(walk: &[FieldReading], columns: &[Column], quoted: bool) -> Route {
         None => Step::constant(column),
     });
     if !positions.is_sorted_by(|one, next| one < next) {
+        if walk.len() > PLACES {
+            return None;
+        }
         let scan = walk.iter().map(|reading| Step::skip(*reading)).collect();
-        return Route::Places { scan, shows: shows.collect() };
+        return Some(Route::Places { scan, shows: shows.collect() });
     }
     let mut steps = Vec::new();
     let mut passed = 0;
@@ -275,7 +278,7 @@ fn route(walk: &[FieldReading], columns: &[Column], quoted: bool) -> Route {
         steps.push(step);
     }
     steps.extend(walk.iter().skip(passed).map(|reading| Step::skip(*reading)));
-    Route::Straight(steps)
+    Some(Route::Straight(steps))
 }
 
 #[cfg(test)]
@@ -314,6 +317,14 @@ mod tests {
 
     const LONG: Reading = Reading::Same(Scalar::Long);
     const TEXT: Reading = Reading::Same(Scalar::Text);
+
+    #[test]
+    fn a_wide_writer_is_walked_quickly_in_its_own_order() {
+        let wide = [LONG; 200];
+        let body: Vec<u8> = (0..200_u8).map(|value| (value % 60) * 2).collect();
+        let straight = quick(&wide, &[0, 61, 199]);
+        assert_eq!(printed(&straight, &body), Some("{\"f0\":0,\"f61\":1,\"f199\":19}".into()));
+    }
 
     #[test]
     fn plain_bodies_are_printed_without_the_plain_walk() {
