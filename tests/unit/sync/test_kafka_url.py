@@ -37,6 +37,7 @@ def test_a_user_turns_sasl_on_and_tls_turns_ssl_on() -> None:
         ("kafka://", "no Kafka URL"),
         ("kafka://a?prefx=b", "unknown option `prefx`"),
         ("kafka://a?compression=gzip", "compression `gzip` is unknown"),
+        ("kafka://a?user=u&mechanism=plain", "mechanism `plain` .* is unknown"),
         ("kafka://a?partitions=0", "expected a positive whole number"),
         ("kafka://a?partitions=x", "expected a positive whole number"),
     ],

@@ -16,9 +16,10 @@ from collections.abc import AsyncGenerator, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.conn import AIOKafkaConnection
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.conn import AIOKafkaConnection, create_conn
+from aiokafka.errors import KafkaConnectionError, KafkaError
 from aiokafka.producer.message_accumulator import MessageAccumulator
 
 Client = TypeVar("Client")
@@ -27,6 +28,7 @@ CLOSE_LIMIT_MS = 2_000
 REQUEST_LIMIT_MS = 5_000
 BOOTSTRAP_LIMIT_MS = 1_000
 """How long a start that is given up may take to close the connection it asked for the brokers."""
+WHY_NOT_LIMIT_MS = 1_000
 CUT_ROUND_MS = 50
 CUT_ROUNDS_MAX = 20
 
@@ -50,8 +52,10 @@ async def started(client: Any) -> None:
     starting: asyncio.Task[object] = asyncio.ensure_future(client.start())
     try:
         await asyncio.shield(starting)
-    except BaseException:
+    except BaseException as error:
         await _to_the_end(_gave_up(client, starting))
+        if isinstance(error, KafkaConnectionError) and (why := await _why_not(client)):
+            raise KafkaConnectionError(why) from error
         raise
 
 
@@ -66,6 +70,33 @@ async def stopped(client: Any) -> None:
 
 def reason_of(error: BaseException) -> str:
     return str(error) or type(error).__name__
+
+
+async def _why_not(client: Any) -> str:
+    """What each broker of the URL answers to a connection; empty when one takes it.
+
+    aiokafka says `Unable to bootstrap` and no more, be it a wrong password or a missing authority.
+    """
+    inner: Any = client.client if isinstance(client, AIOKafkaProducer) else client._client
+    reasons: list[str] = []
+    for host, port, _ in inner.hosts:
+        try:
+            connection = await create_conn(
+                host,
+                port,
+                request_timeout_ms=WHY_NOT_LIMIT_MS,
+                ssl_context=inner._ssl_context,
+                security_protocol=inner._security_protocol,
+                sasl_mechanism=inner._sasl_mechanism,
+                sasl_plain_username=inner._sasl_plain_username,
+                sasl_plain_password=inner._sasl_plain_password,
+            )
+        except (KafkaError, OSError) as error:
+            reasons.append(f"{host}:{port} {reason_of(error)}")
+        else:
+            _abort(connection)
+            return ""
+    return "; ".join(reasons)
 
 
 async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:

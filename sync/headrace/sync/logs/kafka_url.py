@@ -13,6 +13,7 @@ from headrace.sync.ports import Topic
 
 Compression = Literal["lz4", "zstd", "none"]
 DEFAULT_PARTITIONS = 8
+MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 RETENTION_MS = 7 * 24 * 3600 * 1000
 """Commands and dead letters are kept 7 days, shorter than `delete_grace` (semantics 4, 27)."""
 
@@ -100,7 +101,7 @@ class KafkaUrl(msgspec.Struct, frozen=True, kw_only=True):
             prefix=options.get("prefix", "headrace"),
             user=options.get("user"),
             password=options.get("password"),
-            mechanism=options.get("mechanism", "PLAIN"),
+            mechanism=_mechanism(options),
             tls=options.get("tls", "false") == "true",
             ca=options.get("ca"),
             compression_name=_compression(options),
@@ -119,6 +120,14 @@ def _compression(options: dict[str, str]) -> Compression:
             return "none"
         case other:
             raise ValueError(f"compression `{other}` is unknown; expected lz4, zstd or none")
+
+
+def _mechanism(options: dict[str, str]) -> str:
+    name = options.get("mechanism", "PLAIN")
+    if name not in MECHANISMS:
+        known = ", ".join(MECHANISMS)
+        raise ValueError(f"mechanism `{name}` in the Kafka URL is unknown; expected one of {known}")
+    return name
 
 
 def _positive(options: dict[str, str], name: str, default: int) -> int:
