@@ -56,7 +56,7 @@ def test_as_much_may_wait_as_is_done_in_the_time() -> None:
 
 def test_what_keeps_a_slow_stage_busy_is_let_in() -> None:
     stage = Stage()
-    stage.window(10, each_ms=60)
+    stage.window(10, each_ms=120)
     assert stage.pace.rate == 10 / WINDOW_S
     assert stage.room() == LEAST
 
@@ -85,7 +85,7 @@ def test_a_second_of_slowness_does() -> None:
     stage = Stage()
     stage.window(100)
     for _ in range(WINDOWS):
-        stage.window(20, each_ms=60)
+        stage.window(20, each_ms=120)
     assert stage.pace.rate == 20 / WINDOW_S
 
 

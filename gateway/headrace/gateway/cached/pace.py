@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections import deque
 
-WINDOW_S = 0.05
-WINDOWS = 20
+WINDOW_S = 0.1
+WINDOWS = 10
 NANOSECONDS = 1_000_000_000
 
 

@@ -48,7 +48,7 @@ ROUNDS_MAX = 3
 
 CACHE_WAIT_S = 0.010
 """How long a request may wait for the cache's replies and for us to read them; more are refused."""
-STORE_WAIT_SHARE = 0.5
+STORE_WAIT_SHARE = 0.25
 """The part of its deadline that a miss may wait for those before it; beyond it is unavailable."""
 CACHED_WEIGHT_LEAST = 16_384
 STORE_KEYS_LEAST = 256
