@@ -34,7 +34,8 @@ class Cell(NamedTuple):
     def name(self) -> str:
         """As the raw file has it."""
         absent = f", {self.absent_percent} % absent" if self.absent_percent else ""
-        return f"{self.group.partition('::')[2]}, {self.keys} keys{absent}"
+        keys = f"{self.keys} key" if self.keys == 1 else f"{self.keys} keys"
+        return f"{self.group.partition('::')[2]}, {keys}{absent}"
 
     def asks(self, count: int, round_number: int, size: Size) -> Iterator[Ask]:
         """Requests of a round: the same for every peer, others in each round."""

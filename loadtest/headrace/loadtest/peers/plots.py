@@ -86,7 +86,7 @@ def latency_by_rate(report: dict[str, Any]) -> Figure:
             ]
             entries.sort(key=lambda entry: entry["rate"])
             rates = [entry["rate"] for entry in entries]
-            for name, dash in (("p99_ms", "-"), ("p50_ms", ":")):
+            for name, dash in (("p99_ms", "-"), ("p50_ms", ":")) if entries else ():
                 heights = [_median(entry, name) for entry in entries]
                 label = peer if name == "p99_ms" else None
                 axes.plot(rates, heights, dash, marker=".", label=label, color=_color(peer))
@@ -94,7 +94,8 @@ def latency_by_rate(report: dict[str, Any]) -> Figure:
 
     asked = sorted({_keys(entry) for entry in report["open"]})
     panels: dict[str, Callable[[Axes], None]] = {
-        f"{keys} keys: p99, dotted p50": partial(draw, keys) for keys in asked
+        f"{keys} {'key' if keys == 1 else 'keys'}: p99, dotted p50": partial(draw, keys)
+        for keys in asked
     }
     return _side_by_side(panels)
 
