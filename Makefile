@@ -60,9 +60,10 @@ bench-peers: .venv/dev
 	@$(BIN)/python -m headrace.loadtest.peers $(ARGUMENTS)
 	@$(BIN)/python -m headrace.loadtest.pages
 
-## make bench-scaling  that a read costs the same whatever else is registered and stored
+## make bench-scaling  a read by groups, rows, fields and keys; workers' balance, memory and catalog swaps
 bench-scaling: .venv/dev
 	@$(BIN)/python -m headrace.loadtest.scaling_bench
+	@$(BIN)/python -m headrace.loadtest.workers_bench
 	@$(BIN)/python -m headrace.loadtest.pages
 
 ## make codec     rebuild the Rust codec in place, quickly (for developers)
