@@ -11,7 +11,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Generator, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -91,18 +91,23 @@ def everything_up(folder: Path, peers: Sequence[Peer], size: Size) -> Generator[
 
 def _stores(folder: Path, stack: contextlib.ExitStack) -> tuple[Server, Server]:
     """Valkey and Cassandra, beside the load generator; ended with the stack."""
-    with ThreadPoolExecutor(2) as threads:
-        starting = [
-            threads.submit(start_valkey, folder / "valkey"),
-            threads.submit(start_cassandra, folder / "cassandra"),
-        ]
-    for started in starting:
-        if started.exception() is None:
-            stack.callback(started.result().stop)
+    threads = stack.enter_context(ThreadPoolExecutor(2))
+    starting = [
+        threads.submit(start_valkey, folder / "valkey"),
+        threads.submit(start_cassandra, folder / "cassandra"),
+    ]
+    stack.callback(_stop_started, starting)
     valkey, cassandra = (started.result() for started in starting)
     for server in (valkey, cassandra):
         _move(server.pid, LOAD_CPU)
     return valkey, cassandra
+
+
+def _stop_started(starting: Sequence[Future[Server]]) -> None:
+    """Also what is still starting when all ends."""
+    for started in starting:
+        if started.exception() is None:
+            started.result().stop()
 
 
 def _move(pid: int, cpu: int) -> None:
