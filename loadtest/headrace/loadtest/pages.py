@@ -312,6 +312,30 @@ def scaling_table() -> str:
     )
 
 
+def workers_table() -> str:
+    """Balance and memory of several workers, and latency around a catalog swap."""
+    report = _load("workers")
+    rows = [
+        [
+            count,
+            ", ".join(str(worker["connections"]) for worker in workers),
+            f"{max(worker['rss_bytes'] for worker in workers) / 2**20:.0f}",
+            f"{max(worker['uss_bytes'] for worker in workers) / 2**20:.0f}",
+        ]
+        for count, workers in report["workers"].items()
+    ]
+    method, swap = report["method"], report["swap"]
+    head = ["workers", f"of {method['connections']} connections", "RSS MiB each", "USS MiB each"]
+    return (
+        f"{_table(head, rows)}\n\nAround {method['swaps']} swaps of a catalog of "
+        f"{method['groups']:,} groups, a read of 10 keys takes {swap['around_swap_p99_ms']:.2f} ms "
+        f"(p99) and {swap['around_swap_worst_ms']:.0f} at worst, and between them "
+        f"{swap['usual_p99_ms']:.2f} and {swap['usual_worst_ms']:.0f}. {report['machine']['cpu']}, "
+        f"Python {report['machine']['python']}, commit {report['commit']}, "
+        f"{report['measured_at'][:10]}."
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "gateway": gateway_table,
     "real": real_table,
@@ -326,6 +350,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "peers_detail": peers_detail,
     "peers_list": peers_list,
     "scaling": scaling_table,
+    "workers": workers_table,
 }
 
 if __name__ == "__main__":
