@@ -36,6 +36,12 @@ pub fn write_arguments(out: &mut Vec<u8>, pieces: &[&[u8]]) {
 }
 
 fn write_line(out: &mut Vec<u8>, kind: u8, number: usize) {
+    // Keys and small batches have lengths of two digits.
+    if let (10..100, Ok(short)) = (number, u8::try_from(number)) {
+        let (tens, ones) = ((short / 10).saturating_add(b'0'), (short % 10).saturating_add(b'0'));
+        out.extend_from_slice(&[kind, tens, ones, b'\r', b'\n']);
+        return;
+    }
     out.push(kind);
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
     out.extend_from_slice(b"\r\n");
@@ -184,11 +190,26 @@ fn bulk(buffer: &[u8], start: usize, length: i64) -> Result<Option<Range<usize>>
 
 fn number(buffer: &[u8], text: &Range<usize>) -> Result<i64> {
     let digits = buffer.get(text.clone()).unwrap_or_default();
-    std::str::from_utf8(digits)
-        .ok()
-        .filter(|digits| !digits.starts_with('+'))
-        .and_then(|digits| digits.parse().ok())
-        .ok_or_else(|| broken("a reply's number is none", text.start))
+    // Lengths are plain and short; what is not is read by the book.
+    let mut value: i64 = 0;
+    for byte in digits {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 || digits.len() > 9 {
+            return long_number(digits)
+                .ok_or_else(|| broken("a reply's number is none", text.start));
+        }
+        value = value.saturating_mul(10).saturating_add(i64::from(digit));
+    }
+    if digits.is_empty() {
+        return Err(broken("a reply's number is none", text.start));
+    }
+    Ok(value)
+}
+
+#[cold]
+fn long_number(digits: &[u8]) -> Option<i64> {
+    let text = std::str::from_utf8(digits).ok().filter(|text| !text.starts_with('+'))?;
+    text.parse().ok()
 }
 
 #[cold]

@@ -19,11 +19,13 @@ impl RequestId {
     #[must_use]
     pub fn new(text: &[u8]) -> Self {
         let mut bytes = [0; REQUEST_ID_BYTES_MAX];
-        for (place, byte) in bytes.iter_mut().zip(text) {
-            *place = *byte;
+        match bytes.get_mut(..text.len()) {
+            Some(place) => {
+                place.copy_from_slice(text);
+                Self { bytes, length: text.len() }
+            }
+            None => Self { bytes, length: 0 },
         }
-        let length = if text.len() > REQUEST_ID_BYTES_MAX { 0 } else { text.len() };
-        Self { bytes, length }
     }
 
     /// The text.

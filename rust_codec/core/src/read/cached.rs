@@ -337,7 +337,14 @@ impl<C> CachedReads<C> {
                 let in_place = last && waiting.pending.bytes.is_empty();
                 waiting.pending.reply.now_ms = now_ms;
                 let counters = &mut self.counters;
-                take_blocks(&mut waiting.pending, slots, bytes, reply, in_place, counters);
+                take_blocks(
+                    &mut waiting.pending,
+                    slots.as_deref(),
+                    bytes,
+                    reply,
+                    in_place,
+                    counters,
+                );
                 if let Some(waiting) = self.one_less(index) {
                     done.push(finish(engine, waiting, in_place.then_some(bytes), deliver));
                 }
@@ -405,19 +412,22 @@ fn write_mget(out: &mut Vec<u8>, keys: usize) {
 /// Puts the blocks of a reply into a request's rows. With `in_place` the rows point into `bytes`.
 fn take_blocks(
     pending: &mut Pending,
-    slots: Option<Vec<usize>>,
+    slots: Option<&[usize]>,
     bytes: &[u8],
     reply: &Reply<'_>,
     in_place: bool,
     counters: &mut CacheCounters,
 ) {
     let now_ms = pending.reply.now_ms;
-    let slots = slots.unwrap_or_else(|| (0..pending.held.len()).collect());
+    let rows = slots.map_or(pending.held.len(), <[usize]>::len);
     if !reply.array {
         counters.errors = counters.errors.saturating_add(1);
     }
     let mut missed: u64 = 0;
-    for (position, slot) in slots.into_iter().enumerate() {
+    for position in 0..rows {
+        let slot = slots
+            .as_ref()
+            .map_or(position, |slots| slots.get(position).copied().unwrap_or_default());
         let item = reply.items.get(position).filter(|_| reply.array);
         let taken = match item {
             Some(Item::Bulk(range)) => {

@@ -21,11 +21,11 @@ use super::{Limits, plan::PlannedRead};
 use crate::catalog::Catalog;
 
 /// Most bytes that a buffer keeps between requests.
-const ROOM_BYTES_MAX: usize = 4 << 20;
+const ROOM_BYTES_MAX: usize = 1 << 20;
 /// Room that is left for a head; the longest one takes some 300 bytes.
 pub(super) const HEAD_BYTES: usize = 512;
 /// Most sets of buffers that are kept.
-const ROOMS_MAX: usize = 16;
+const ROOMS_MAX: usize = 64;
 
 /// One request as the transport hands it over.
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +54,9 @@ pub struct Engine {
     installed: RwLock<Option<Arc<Installed>>>,
     counters: Counters,
     hash: ShapeHash,
-    pub(super) rooms: Mutex<Vec<Room>>,
+    /// Boxed: a room is several cache lines of vectors, and moves with its request.
+    #[expect(clippy::vec_box, reason = "what moves is the box")]
+    pub(super) rooms: Mutex<Vec<Box<Room>>>,
 }
 
 /// A catalog and what was made from it; replaced as one.
@@ -373,7 +375,7 @@ impl Engine {
         self.installed.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn give_back(&self, room: Room) {
+    pub(super) fn give_back(&self, room: Box<Room>) {
         let mut rooms = lock(&self.rooms);
         let bytes = room.response.capacity().max(room.coding.capacity());
         if rooms.len() < ROOMS_MAX && bytes <= ROOM_BYTES_MAX {

@@ -19,7 +19,7 @@ use crate::cell::Cell;
 use crate::error::{Error, Kind, Result};
 use crate::fold::{Folded, fold, is_expired};
 use crate::key::key_digest;
-use crate::transcode::is_written;
+use crate::lane::ids::RequestId;
 
 /// Absent rows are cached no longer than this (semantics 19).
 pub const ABSENT_TTL_MAX_MS: i64 = 60_000;
@@ -68,7 +68,7 @@ pub(super) struct Reply {
     pub(super) accept: Accept,
     pub(super) coding: Coding,
     pub(super) now_ms: i64,
-    pub(super) request_id: Vec<u8>,
+    pub(super) request_id: RequestId,
     pub(super) keep_alive: bool,
 }
 
@@ -76,7 +76,7 @@ pub(super) struct Reply {
 #[derive(Debug)]
 pub struct Pending {
     pub(super) plan: Arc<Plan>,
-    pub(super) room: Room,
+    pub(super) room: Box<Room>,
     pub(super) reply: Reply,
     pub(super) held: Vec<Held>,
     /// Blocks that rows of `held` point into.
@@ -237,7 +237,7 @@ impl Pending {
                 }
                 let schema = read.schema_position(object.fingerprint)?;
                 let fields = read.group.schemas.get(schema)?.fields.len();
-                let all = (0..fields).all(|position| is_written(object.written, position));
+                let all = all_written(object.written, fields);
                 let bitmap = start.saturating_add(crate::format::BLOCK_HEADER_BYTES);
                 let written = bitmap..bitmap.saturating_add(object.written.len());
                 Some(Held::Record {
@@ -288,7 +288,7 @@ impl Engine {
                     accept: call.accept,
                     coding: call.coding,
                     now_ms: call.now_ms,
-                    request_id: call.request_id.to_vec(),
+                    request_id: RequestId::new(call.request_id),
                     keep_alive: call.keep_alive,
                 };
                 let (plan, deadline_ms) = (prepared.plan, prepared.deadline_ms);
@@ -323,7 +323,7 @@ impl Engine {
             accept: reply.accept,
             coding: reply.coding,
             now_ms: reply.now_ms,
-            request_id: &reply.request_id,
+            request_id: reply.request_id.as_bytes(),
             keep_alive: reply.keep_alive,
             reloaded: true,
         };
@@ -461,6 +461,15 @@ fn lone_record<'c>(group: &Group, cell: &'c [u8], now_ms: i64) -> Result<Option<
         schema: Arc::clone(schema),
         body: Cow::Borrowed(cell.body),
     }))
+}
+
+/// Whether the first `fields` bits are set; those behind them are not, as [`Block::open`] saw to it.
+fn all_written(bits: &[u8], fields: usize) -> bool {
+    let (whole, used) = (fields / 8, fields % 8);
+    let last = bits.get(whole).copied().unwrap_or_default();
+    bits.iter().take(whole).all(|byte| *byte == 0xFF)
+        && last.count_ones() as usize == used
+        && bits.len() == fields.div_ceil(8)
 }
 
 /// How long a fill may live: the cache's ttl, but not past the oldest cell's own end.
