@@ -126,6 +126,9 @@ def test_get_and_explain_read_the_same_row(deployment: Deployment) -> None:
     assert status == 0, err
     explained = json.loads(out)
     assert (explained["tier"], explained["decision"]) == ("scylla", "DEFAULTED")
+    [cache] = explained["tiers"]
+    assert (cache["tier"], cache["holds"], cache["equals_store"]) == ("cache", "row", True)
+    assert "in cache" in deployment.run("explain", "live::room-v1", "room_id=901")[1]
     assert deployment.run("get", "live::room-v1", "room_id=902")[0] == 1
 
 

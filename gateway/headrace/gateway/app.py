@@ -29,6 +29,7 @@ from headrace.gateway.ports import (
     Parts,
     Reads,
     RowInspector,
+    TierInspector,
     no_parts,
 )
 from headrace.gateway.read_path import ReadPath
@@ -56,6 +57,8 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     """What stands behind either of the two, where the lane may call it itself."""
     appender: CommandAppender | None = None
     inspector: RowInspector | None = None
+    tiers: TierInspector | None = None
+    """What stands before the store that `inspector` looks at."""
     parts: Parts = no_parts
 
 
@@ -75,7 +78,7 @@ def create_app(
         reads=reads,
         lane=lane,
         commands=CommandIntake(ports.in_force, ports.appender, ports.clock),
-        explainer=Explainer(ports.in_force, ports.inspector, ports.clock),
+        explainer=Explainer(ports.in_force, ports.inspector, ports.clock, ports.tiers),
         exposition=Exposition(ports.metrics, GatewayCollector(telemetry, _gauges(ports, lane))),
         envelope_schema=ports.envelope_schema,
         parts=ports.parts,

@@ -9,7 +9,8 @@ from time import perf_counter_ns
 from headrace.codec import Catalog, CodecError
 from headrace.gateway.catalog_in_force import CatalogInForce
 from headrace.gateway.errors import BadKey, MissingParameter, UnknownName
-from headrace.gateway.ports import Clock, Inspection, RowInspector
+from headrace.gateway.explain_tiers import tier_shapes
+from headrace.gateway.ports import Clock, HeldBlock, Inspection, RowInspector, TierInspector
 from headrace.gateway.wire import ExplanationShape, StageShape, fingerprint_text
 from headrace.registry.catalog import Group
 from headrace.registry.names import nearest
@@ -24,8 +25,13 @@ class Explainer:
     """Answers why a key reads as it does, from the tiers of this gateway."""
 
     def __init__(
-        self, in_force: CatalogInForce, inspector: RowInspector | None, clock: Clock
+        self,
+        in_force: CatalogInForce,
+        inspector: RowInspector | None,
+        clock: Clock,
+        tiers: TierInspector | None = None,
     ) -> None:
+        self._tiers = tiers
         self._in_force = in_force
         self._inspector = inspector
         self._clock = clock
@@ -37,6 +43,10 @@ class Explainer:
         keys = read_keys(group, parameters)
         key = encode_key(catalog, group, keys)
         watch.lap("key")
+        held: list[HeldBlock] = []
+        if self._tiers is not None:
+            held = await self._tiers.look(key)
+            watch.lap("tiers before the store")
         now_ms = self._clock()
         found = Inspection()
         tier = "none"
@@ -66,6 +76,7 @@ class Explainer:
             schema_ordinal=group.schemas[-1].ordinal,
             defaulted=_defaulted(found),
             events=len(found.event_times_ms) if group.feature_type == "History" else None,
+            tiers=tier_shapes(catalog, group, keys, held, found.cells, now_ms),
             stages=tuple(watch.laps),
         )
 

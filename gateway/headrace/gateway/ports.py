@@ -96,6 +96,8 @@ class Inspection(msgspec.Struct, frozen=True):
     record: FoldedRecord | None = None
     events: tuple[Event, ...] = ()
     """Newest first."""
+    cells: list[tuple[int, bytes]] | None = None
+    """As the store holds them, where caches may stand before it."""
 
     @property
     def event_times_ms(self) -> tuple[int, ...]:
@@ -117,6 +119,28 @@ class RowInspector(Protocol):
 
         Raises `StoreUnavailable`.
         """
+        ...
+
+
+class HeldBlock(msgspec.Struct, frozen=True, kw_only=True):
+    """What one tier before the store holds of a key."""
+
+    tier: str
+    node: str | None = None
+    block: bytes | None = None
+    life_ms: int | None = None
+    """Until the tier forgets the block; None when it does not by itself."""
+    lease: str | None = None
+    """Of a cache: `none`, `held` by a reader, or `observed` when others told it what they saw."""
+    problem: str | None = None
+    """Why the tier cannot be asked."""
+
+
+class TierInspector(Protocol):
+    """Looks at one key in the tiers before the store, for `explain`; never on the read path."""
+
+    async def look(self, key: bytes) -> list[HeldBlock]:
+        """One entry per tier, nearest first. Never raises."""
         ...
 
 

@@ -114,6 +114,23 @@ class StageShape(Shape, frozen=True, kw_only=True):
     microseconds: float
 
 
+class TierShape(Shape, frozen=True, kw_only=True):
+    """What one tier before the store holds of an explained key."""
+
+    tier: str
+    node: str | None
+    holds: str
+    """`nothing`, a `row`, an `absent row`, `unusable bytes`; or `unreachable`."""
+    reason: str | None
+    newest_event_time_ms: int | None
+    oldest_event_time_ms: int | None
+    age_ms: int | None
+    expires_in_ms: int | None
+    lease: str | None
+    equals_store: bool | None
+    """Whether the block has the very bytes that a fill would put now."""
+
+
 class ExplanationShape(Shape, frozen=True, kw_only=True):
     """What the gateway knows of one key and why it would answer as it does."""
 
@@ -133,6 +150,8 @@ class ExplanationShape(Shape, frozen=True, kw_only=True):
     schema_ordinal: int
     defaulted: tuple[str, ...]
     events: int | None
+    tiers: tuple[TierShape, ...]
+    """Before the store, nearest first."""
     stages: tuple[StageShape, ...]
 
 

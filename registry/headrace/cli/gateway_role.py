@@ -87,6 +87,7 @@ class GatewayRole:
             envelope_schema=ReadEngine.envelope_schema(),
             appender=self._appender,
             inspector=online.inspector(),
+            tiers=None if self._late is None else self._late.tiers,
             metrics=metrics,
             parts=self._parts,
         )

@@ -274,6 +274,8 @@ class CachedReads:
         """
     def drop_node(self, node: int) -> list[tuple[Any, CacheOutcome]]:
         """The connection to a node ended: whatever waited for it."""
+    def local_block(self, key: bytes) -> tuple[bytes, int] | None:
+        """What the in-process tier holds of a key and until when, in ms since the epoch."""
     def counters(self) -> dict[str, int]:
         """Totals since start: hits, misses, unusable, errors, local_hits; local_bytes now."""
 

@@ -199,6 +199,12 @@ impl CachedReads {
         self.list(py, done)
     }
 
+    /// What the in-process tier holds of a key and until when, ms; None for nothing.
+    fn local_block<'py>(&self, py: Python<'py>, key: &[u8]) -> Option<(Bound<'py, PyBytes>, i64)> {
+        let inner = lock(&self.inner);
+        inner.local_block(key).map(|(block, until_ms)| (PyBytes::new(py, block), until_ms))
+    }
+
     /// Totals since start: hits, misses, unusable, errors, `local_hits`; and `local_bytes` held now.
     fn counters(&self) -> BTreeMap<&'static str, u64> {
         let inner = lock(&self.inner);

@@ -489,6 +489,16 @@ def test_a_group_with_a_local_ttl_is_answered_by_the_process_until_it_ends() -> 
     assert outcome is None  # Its time is over: the node is asked again.
 
 
+def test_what_the_process_holds_of_a_key_can_be_looked_at() -> None:
+    reads, local = Reads(), "live::local"
+    key = key_of(1, local)
+    assert reads.cached.local_block(key) is None
+    block = block_of(1, group=local)
+    reads.submit(ask(1, group=local))
+    reads.feed(mget(block))
+    assert reads.cached.local_block(key) == (block, NOW_MS + 1_000)
+
+
 def test_a_slow_reply_does_not_lengthen_the_local_ttl() -> None:
     """What the node said may be as old as the question (semantics 19)."""
     reads, local = Reads(), "live::local"

@@ -30,6 +30,7 @@ PAUSE_START_S = 0.05
 PAUSE_MAX_S = 1.0
 WATCH_INTERVAL_S = 0.005
 SAY_INTERVAL_S = 10.0
+NOT_YET = "not connected yet"
 
 Outcome = bytes | PendingRead | list[bytes | int | str | None] | None
 Deliver = Callable[[Any, Outcome], None]
@@ -47,7 +48,7 @@ class CacheLink(asyncio.Protocol):
         self.node: CacheNode = url.nodes[position]
         self.up = False
         """Whether the breaker is closed: greeted, and no reply is overdue."""
-        self.problem: str | None = "not connected yet"
+        self.problem: str | None = NOT_YET
         """Why the node is left; None while it is up."""
         self.opened = 0
         """How often the breaker opened."""

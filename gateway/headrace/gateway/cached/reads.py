@@ -28,6 +28,7 @@ from headrace.gateway.cached.flights import Block, Boarded, Fill, Flight, Flight
 from headrace.gateway.cached.link import Links, Outcome
 from headrace.gateway.cached.nodes import CacheNodes, ClusteredBlocks, KeyPlacement
 from headrace.gateway.cached.pace import Pace
+from headrace.gateway.cached.tiers import CacheTiers
 from headrace.gateway.catalog_in_force import CatalogInForce
 from headrace.gateway.errors import Overloaded, refusal_of
 from headrace.gateway.ports import Cells, Clock, PartState, RowReader, Unreachable
@@ -126,6 +127,8 @@ class StoreReads:
         self._store_pace = Pace(least=STORE_KEYS_LEAST)
         self._refused = self._shed = 0
         self._flights = Flights(rows, self._nodes, placement, self._spawn)
+        self.tiers = CacheTiers(self._reads, self._nodes, placement, clock, in_process=True)
+        """What stands before the store, for `explain`."""
         self._loop = asyncio.get_running_loop()
 
     @property

@@ -85,6 +85,14 @@ return #KEYS
 """)
 """KEYS block key and lease key in turn; ARGV the block of each pair as seen in the store."""
 
+LOOK = Script("""
+return {
+  redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1]), redis.call('GET', KEYS[2])
+}
+""")
+"""KEYS block key, lease key: the block, its life in ms, the lease; what is not there is null. It is
+no part of the protocol: `explain` alone asks, so that nodes are not told of it beforehand."""
+
 PAIRS_PER_CALL_MAX: Final = 250
 """Of one FILL or OBSERVE: a node does nothing else while a script runs."""
 

@@ -32,12 +32,12 @@ class ScyllaInspector:
                 record = catalog.fold_object(
                     group.name, found.cells, delete_timestamp=None, now_ms=now_ms
                 )
-                return Inspection(record)
+                return Inspection(record, cells=found.cells)
             events = [catalog.decode_event(group.name, cell) for _, cell in found.cells]
         except DecodeError as error:
             raise StoreUnavailable(f"the row is damaged: {error}") from None
         live = [event for event in events if _is_live(group, event[0], now_ms)]
-        return Inspection(None, tuple(live))
+        return Inspection(None, tuple(live), found.cells)
 
 
 def _is_live(group: Group, event_time_ms: int, now_ms: int) -> bool:

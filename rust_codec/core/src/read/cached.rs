@@ -187,6 +187,12 @@ impl<C> CachedReads<C> {
         self.local.bytes()
     }
 
+    /// What the in-process tier holds of a key, and until when.
+    #[must_use]
+    pub fn local_block(&self, key: &[u8]) -> Option<(&[u8], i64)> {
+        self.local.peek(key)
+    }
+
     /// Queues a command of the caller's own, such as a script; false when the node is down.
     pub fn command(&mut self, node: usize, arguments: &[&[u8]], token: Token) -> bool {
         let Some(node) = self.nodes.get_mut(node).filter(|node| node.up) else { return false };

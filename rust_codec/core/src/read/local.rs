@@ -45,6 +45,12 @@ impl LocalTier {
         self.entries.get(key).map(|entry| &*entry.block)
     }
 
+    /// The block of a key and until when it is good, left where it stands.
+    #[must_use]
+    pub fn peek(&self, key: &[u8]) -> Option<(&[u8], i64)> {
+        self.entries.peek(key).map(|entry| (&*entry.block, entry.until_ms))
+    }
+
     /// Keeps a block until a time; what was read longest ago makes room.
     pub fn put(&mut self, key: &[u8], block: &[u8], until_ms: i64) {
         let weight = weight(key, block);
@@ -79,6 +85,7 @@ mod tests {
     fn a_block_is_there_until_its_time_and_not_after() {
         let mut tier = LocalTier::new(1_000);
         tier.put(b"key", b"block", 10);
+        assert_eq!(tier.peek(b"key"), Some((&b"block"[..], 10)));
         assert_eq!(tier.get(b"key", 9), Some(&b"block"[..]));
         assert_eq!(tier.get(b"key", 10), None);
         assert_eq!(tier.bytes(), 0);
