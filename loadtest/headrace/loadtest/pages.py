@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[3]
 RESULTS = ROOT / "loadtest" / "results"
 DOCUMENTS = (
     ROOT / "README.md",
+    ROOT / "loadtest" / "README.md",
     ROOT / "loadtest" / "RESULTS.md",
     ROOT / "loadtest" / "PEERS.md",
 )
@@ -336,11 +337,30 @@ def workers_table() -> str:
     )
 
 
+def instructions_table() -> str:
+    """Instructions of the codec at each renewal of the baseline, oldest first."""
+    cases = {
+        "objects": "objects",
+        "rows_of_values": "rows",
+        "events_of_a_history": "event",
+        "vectors_of_128": "Vector<128>",
+        "cached_read_of_1_row": "1 cached key",
+        "cached_read_of_100_rows": "100",
+        "cached_read_of_100_rows_as_avro": "100, Avro",
+    }
+    rows = [
+        [renewal["why"], *(f"{renewal['instructions'][case]:,}" for case in cases)]
+        for renewal in reversed(_load("instructions")["renewals"])
+    ]
+    return _table(["what changed", *cases.values()], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "gateway": gateway_table,
     "real": real_table,
     "codec": codec_table,
     "writer": writer_table,
+    "instructions": instructions_table,
     "faults": faults_table,
     "overload": overload_table,
     "client": client_table,

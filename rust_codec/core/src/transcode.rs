@@ -13,8 +13,10 @@ use crate::status::{FieldSet, RowStatus};
 use crate::text;
 use quick::{BARE, OBJECT, Quick, ROW, Row};
 
+mod decimal;
 mod pen;
 mod quick;
+mod sixteen;
 pub(crate) mod take;
 mod walk;
 

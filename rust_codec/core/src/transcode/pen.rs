@@ -2,57 +2,52 @@
 //! that no length decides how many stores there are.
 #![expect(clippy::inline_always, reason = "the loop is one function by measurement")]
 
-/// Bytes of room that every single value needs at most, its text's content aside.
-pub(super) const ROOM: usize = 40;
+/// Bytes of a window: more than any value that is no text takes, what is stored beyond it included.
+pub(super) const ROOM: usize = 64;
 
-/// A writing position in a slice that is longer than what will be kept.
+/// A writing position: the room that is left.
 pub(super) struct Pen<'a> {
     room: &'a mut [u8],
-    at: usize,
 }
 
 /// There is too little room: the caller makes more and starts again.
 pub(super) struct Full;
 
 impl<'a> Pen<'a> {
+    #[inline(always)]
     pub(super) const fn new(room: &'a mut [u8]) -> Self {
-        Self { room, at: 0 }
+        Self { room }
     }
 
-    /// A pen of its own for a function that is not inlined, which gives back where it stopped: the
-    /// address of this one never leaves the loop, so that it stays in registers.
+    /// A pen of its own for a function that is not inlined, which gives back how much room it left:
+    /// the address of this one never leaves the loop, so that it stays in registers.
     #[inline(always)]
     pub(super) const fn fork(&mut self) -> Pen<'_> {
-        Pen { room: &mut *self.room, at: self.at }
+        Pen { room: &mut *self.room }
     }
 
     /// Goes on where a fork stopped.
     #[inline(always)]
-    pub(super) const fn join(&mut self, at: usize) {
-        self.at = at;
+    pub(super) fn join(&mut self, left: usize) {
+        self.keep(self.room.len().wrapping_sub(left));
     }
 
-    /// Bytes kept so far.
-    pub(super) const fn at(&self) -> usize {
-        self.at
+    /// Bytes of room that are left.
+    #[inline(always)]
+    pub(super) const fn left(&self) -> usize {
+        self.room.len()
     }
 
     /// The next `N` bytes of room.
     #[inline(always)]
     pub(super) fn window<const N: usize>(&mut self) -> Result<&mut [u8; N], Full> {
-        self.room.get_mut(self.at..).and_then(<[u8]>::first_chunk_mut).ok_or(Full)
+        self.room.first_chunk_mut().ok_or(Full)
     }
 
     /// Keeps `count` bytes of the last window.
     #[inline(always)]
-    pub(super) const fn keep(&mut self, count: usize) {
-        self.at = self.at.wrapping_add(count);
-    }
-
-    /// Takes back the last byte.
-    #[inline(always)]
-    pub(super) const fn back(&mut self) {
-        self.at = self.at.saturating_sub(1);
+    pub(super) fn keep(&mut self, count: usize) {
+        self.room = std::mem::take(&mut self.room).get_mut(count..).unwrap_or_default();
     }
 
     #[inline(always)]
@@ -65,8 +60,7 @@ impl<'a> Pen<'a> {
     /// Any number of bytes.
     #[inline]
     pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Full> {
-        let slot = self.room.get_mut(self.at..).and_then(|rest| rest.get_mut(..bytes.len()));
-        slot.ok_or(Full)?.copy_from_slice(bytes);
+        self.room.get_mut(..bytes.len()).ok_or(Full)?.copy_from_slice(bytes);
         self.keep(bytes.len());
         Ok(())
     }
@@ -103,45 +97,46 @@ fn print_large(window: &mut [u8; ROOM], at: usize, magnitude: u64) -> usize {
 fn print_head(window: &mut [u8; ROOM], at: usize, value: u64) -> usize {
     let digits = eight(value);
     // The lowest bit of the last digit's byte stands in for it when all digits are zero.
-    let zeros = (digits | (1 << 56)).trailing_zeros() & 0x38;
-    let shown = (digits | ASCII_ZEROS) >> zeros;
-    put(window, at, shown.to_le_bytes());
+    let zeros = (digits | 1).leading_zeros() & 0x38;
+    let shown = (digits | ASCII_ZEROS) << zeros;
+    put(window, at, shown.to_be_bytes());
     let length = 8_u32.wrapping_sub(zeros >> 3);
     at.wrapping_add(length as usize)
 }
 
 fn eight_digits(value: u64) -> [u8; 8] {
-    (eight(value) | ASCII_ZEROS).to_le_bytes()
+    (eight(value) | ASCII_ZEROS).to_be_bytes()
 }
 
-const ASCII_ZEROS: u64 = 0x3030_3030_3030_3030;
+/// Eight zeros, to which digits are added.
+pub(super) const ASCII_ZEROS: u64 = 0x3030_3030_3030_3030;
 
-/// The eight decimal digits of a number below 10^8, first digit in the lowest byte: halves, then
+/// The eight decimal digits of a number below 10^8, last digit in the lowest byte: halves, then
 /// quarters, then digits of all parts at once, dividing by multiplication (as in P. Khuong, "How to
-/// print integers really fast").
+/// print integers really fast"). Adding (2^k - d) times the quotient by d puts the quotient k bits
+/// higher and leaves the remainder.
 #[inline(always)]
-const fn eight(value: u64) -> u64 {
-    let high = (value.wrapping_mul(109_951_163)) >> 40;
-    let low = value.wrapping_sub(high.wrapping_mul(10_000));
-    let halves = high | (low << 32);
-    let tops = (halves.wrapping_mul(10_486) >> 20) & 0x0000_007F_0000_007F;
-    let quarters = tops | (halves.wrapping_sub(tops.wrapping_mul(100)) << 16);
-    let tops = (quarters.wrapping_mul(103) >> 10) & 0x000F_000F_000F_000F;
-    tops | (quarters.wrapping_sub(tops.wrapping_mul(10)) << 8)
+pub(super) const fn eight(value: u64) -> u64 {
+    let quotient = value.wrapping_mul(109_951_163) >> 40;
+    let halves = value.wrapping_add(quotient.wrapping_mul((1 << 32) - 10_000));
+    let quotients = (halves.wrapping_mul(10_486) >> 20) & 0x0000_007F_0000_007F;
+    let quarters = halves.wrapping_add(quotients.wrapping_mul((1 << 16) - 100));
+    let quotients = (quarters.wrapping_mul(103) >> 10) & 0x000F_000F_000F_000F;
+    quarters.wrapping_add(quotients.wrapping_mul((1 << 8) - 10))
 }
 
-/// Stores `N` bytes at a position of the window; positions are small by construction, and a store
-/// that would not fit is left out.
+/// Stores up to 32 bytes at a position of the window below 32. Positions are so by construction; the
+/// mask tells it to the compiler, which then leaves the check out.
 #[inline(always)]
-pub(super) fn put<const W: usize, const N: usize>(window: &mut [u8; W], at: usize, bytes: [u8; N]) {
-    if let Some(slot) = window.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<N>) {
+pub(super) fn put<const N: usize>(window: &mut [u8; ROOM], at: usize, bytes: [u8; N]) {
+    if let Some(slot) = window.get_mut(at & 31..).and_then(<[u8]>::first_chunk_mut::<N>) {
         *slot = bytes;
     }
 }
 
 /// Stores short text of at most 24 bytes with overlapping words, and gives its length.
 #[inline(always)]
-pub(super) fn print_short<const W: usize>(window: &mut [u8; W], text: &[u8]) -> usize {
+pub(super) fn print_short(window: &mut [u8; ROOM], text: &[u8]) -> usize {
     let length = text.len();
     if let (Some(head), Some(tail)) = (text.first_chunk::<16>(), text.last_chunk::<8>()) {
         put(window, 0, *head);

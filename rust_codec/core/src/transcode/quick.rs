@@ -2,16 +2,18 @@
 #![expect(clippy::inline_always, reason = "the loop is one function by measurement")]
 
 use super::pen::{Pen, ROOM, print_long};
-use super::walk::{Kind, Label, Shown, Step, Stop, show, skip, skip_whole};
+use super::take::Body;
+use super::walk::{FIELD_ROOM, Kind, Label, Shown, Step, Stop, lead, show, skip, skip_whole};
 use super::{Column, is_written};
-use crate::resolve::{FieldReading, Shape};
+use crate::resolve::{FieldReading, Reading, Shape};
+use crate::schema::Scalar;
 use crate::status::RowStatus;
 
 /// Most fields of a writer that the quick walk keeps the places of.
 const PLACES: usize = 64;
 
-/// Room of one scalar that is no text: its longest form and what a whole store writes beyond it.
-const SCALAR_ROOM: usize = 24;
+/// Room of an event time, its bracket and its comma.
+const TIME_ROOM: usize = 22;
 
 /// The layouts, as constants so that each has a loop of its own.
 pub(super) const ROW: u8 = 0;
@@ -29,10 +31,12 @@ enum Route {
 /// A plan that prints most bodies.
 #[derive(Debug, Clone)]
 pub(super) struct Quick {
-    labels: Vec<Label>,
     unwritten: Vec<Vec<u8>>,
     route: Route,
+    /// Of a row of values, of which the lengths of texts are not known.
     room: usize,
+    /// What labels add.
+    labels_room: usize,
     room_per_byte: usize,
 }
 
@@ -48,20 +52,15 @@ impl Quick {
     /// None when nothing is asked for, a name is too long for a label, or the writer has too many
     /// fields to print them in another order than its own.
     pub(super) fn new(walk: &[FieldReading], columns: &[Column], quoted: bool) -> Option<Self> {
-        let labels = columns.iter().map(|column| Label::new(&column.label));
-        let labels: Vec<Label> = labels.collect::<Option<_>>()?;
         if columns.is_empty() {
             return None;
         }
-        let lists = walk.iter().any(|reading| !matches!(reading.shape, Shape::Scalar(_)));
-        let fixed = columns.iter().map(|column| {
-            let shown = column.unwritten.len().max(SCALAR_ROOM);
-            column.label.len().saturating_add(shown).saturating_add(2)
-        });
+        let values = columns.iter().map(|column| room_of(column).saturating_add(1));
+        let labels = columns.iter().map(|column| column.label.len());
         Some(Self {
-            room: fixed.sum::<usize>().saturating_add(super::walk::LABEL_MAX.saturating_add(ROOM)),
-            room_per_byte: if lists { 5 } else { 1 },
-            labels,
+            room: values.sum::<usize>().saturating_add(FIELD_ROOM.saturating_add(TIME_ROOM)),
+            labels_room: labels.sum(),
+            room_per_byte: walk.iter().map(room_per_byte).max().unwrap_or(1),
             unwritten: columns.iter().map(|column| column.unwritten.clone()).collect(),
             route: route(walk, columns, quoted)?,
         })
@@ -78,15 +77,25 @@ impl Quick {
     ) -> bool {
         let (before, ends_before) = (out.len(), ends.len());
         let mut room = row.body.len().saturating_mul(self.room_per_byte).saturating_add(self.room);
+        if LAYOUT == OBJECT {
+            room = room.saturating_add(self.labels_room);
+        }
         loop {
             out.resize(before.saturating_add(room), 0);
             let slot = out.get_mut(before..).unwrap_or_default();
             let outcome = self.run::<LAYOUT>(row, Pen::new(slot), ends, status);
+            let whole = out.len();
             match outcome {
-                Ok(length) => {
-                    out.truncate(before.saturating_add(length));
+                Ok(left) => {
+                    if let Some(first) = out.get_mut(before)
+                        && LAYOUT != BARE
+                    {
+                        *first = if LAYOUT == ROW { b'[' } else { b'{' };
+                    }
+                    out.truncate(whole.saturating_sub(left));
+                    // Noted as room that was left.
                     for end in ends.get_mut(ends_before..).unwrap_or_default() {
-                        *end = end.saturating_add(before);
+                        *end = whole.saturating_sub(*end);
                     }
                     return true;
                 }
@@ -102,6 +111,7 @@ impl Quick {
         }
     }
 
+    /// Prints after what is there; gives the room that it left.
     #[inline(always)]
     fn run<const LAYOUT: u8>(
         &self,
@@ -110,15 +120,9 @@ impl Quick {
         ends: &mut Vec<usize>,
         status: &mut RowStatus,
     ) -> Result<usize, Stop> {
-        match LAYOUT {
-            ROW => pen.byte(b'[')?,
-            OBJECT => pen.byte(b'{')?,
-            _ => {}
-        }
         if let Some(event_time_ms) = row.event_time_ms {
-            let length = print_long(pen.window::<ROOM>()?, event_time_ms);
-            pen.keep(length);
-            pen.byte(b',')?;
+            let left = print_time(event_time_ms, pen.fork())?;
+            pen.join(left);
         }
         match &self.route {
             Route::Straight(steps) => {
@@ -129,10 +133,9 @@ impl Quick {
             }
         }
         if LAYOUT != BARE {
-            pen.back();
             pen.byte(if LAYOUT == ROW { b']' } else { b'}' })?;
         }
-        Ok(pen.at())
+        Ok(pen.left())
     }
 
     #[inline(always)]
@@ -144,23 +147,22 @@ impl Quick {
         ends: &mut Vec<usize>,
         status: &mut RowStatus,
     ) -> Result<(), Stop> {
-        let mut rest = row.body;
+        let mut rest = Body::new(row.body);
         for step in steps {
             if step.is_skip() {
                 skip(&mut rest, step)?;
                 continue;
             }
-            self.label::<LAYOUT>(step.column, pen)?;
             if step.kind == Kind::Constant {
-                self.default(step.column, pen, status)?;
+                self.default::<LAYOUT>(step, pen, status)?;
             } else if row.written.is_some_and(|bits| !is_written(bits, step.position)) {
-                rest = skip_whole(rest, step)?;
-                self.default(step.column, pen, status)?;
+                rest = rest.last_bytes(skip_whole(rest, step)?)?;
+                self.default::<LAYOUT>(step, pen, status)?;
             } else {
-                let shown = show(&mut rest, step, pen)?;
-                self.note(shown, step.column, pen, status)?;
+                let shown = show::<LAYOUT>(&mut rest, step, pen)?;
+                self.note::<LAYOUT>(shown, step, pen, status)?;
             }
-            after::<LAYOUT>(pen, ends)?;
+            after::<LAYOUT>(pen, ends);
         }
         if rest.is_empty() { Ok(()) } else { Err(Stop::Unusual) }
     }
@@ -176,7 +178,8 @@ impl Quick {
         status: &mut RowStatus,
     ) -> Result<(), Stop> {
         let mut starts = [0_usize; PLACES];
-        let mut rest = row.body;
+        let body = Body::new(row.body);
+        let mut rest = body;
         for (start, step) in starts.iter_mut().zip(scan) {
             *start = row.body.len().wrapping_sub(rest.len());
             skip(&mut rest, step)?;
@@ -185,87 +188,111 @@ impl Quick {
             return Err(Stop::Unusual);
         }
         for step in shows {
-            self.label::<LAYOUT>(step.column, pen)?;
             let written = row.written.is_none_or(|bits| is_written(bits, step.position));
             if written && step.kind != Kind::Constant {
                 let start = starts.get(step.position).copied().unwrap_or(usize::MAX);
-                let mut rest = row.body.get(start..).ok_or(Stop::Unusual)?;
-                let outcome = show(&mut rest, step, pen)?;
-                self.note(outcome, step.column, pen, status)?;
+                let outcome = show::<LAYOUT>(&mut body.from(start)?, step, pen)?;
+                self.note::<LAYOUT>(outcome, step, pen, status)?;
             } else {
-                self.default(step.column, pen, status)?;
+                self.default::<LAYOUT>(step, pen, status)?;
             }
-            after::<LAYOUT>(pen, ends)?;
+            after::<LAYOUT>(pen, ends);
         }
         Ok(())
     }
 
     #[inline(always)]
-    fn label<const LAYOUT: u8>(&self, column: usize, pen: &mut Pen<'_>) -> Result<(), Stop> {
-        if LAYOUT == OBJECT {
-            self.labels.get(column).ok_or(Stop::Unusual)?.write(pen)?;
-        }
-        Ok(())
-    }
-
-    #[inline(always)]
-    fn note(
+    fn note<const LAYOUT: u8>(
         &self,
         shown: Shown,
-        column: usize,
+        step: &Step,
         pen: &mut Pen<'_>,
         status: &mut RowStatus,
     ) -> Result<(), Stop> {
         match shown {
             Shown::Value => {}
-            Shown::NotFinite => status.not_finite.insert(column),
-            Shown::Unwritten => self.default(column, pen, status)?,
+            Shown::NotFinite => status.not_finite.insert(step.column),
+            Shown::Unwritten => self.default::<LAYOUT>(step, pen, status)?,
         }
         Ok(())
     }
 
     #[inline(always)]
-    fn default(
+    fn default<const LAYOUT: u8>(
         &self,
-        column: usize,
+        step: &Step,
         pen: &mut Pen<'_>,
         status: &mut RowStatus,
     ) -> Result<(), Stop> {
-        status.defaulted.insert(column);
-        let at = print_all(self.unwritten.get(column).ok_or(Stop::Unusual)?, pen.fork())?;
-        pen.join(at);
+        status.defaulted.insert(step.column);
+        let lead = lead::<LAYOUT>(step, pen.window()?)?;
+        pen.keep(lead);
+        let left = print_all(self.unwritten.get(step.column).ok_or(Stop::Unusual)?, pen.fork())?;
+        pen.join(left);
         Ok(())
     }
+}
+
+/// Most bytes that a value takes, the content of its texts aside.
+fn room_of(column: &Column) -> usize {
+    let stored = match column.source.map(|(_, reading)| reading.shape) {
+        Some(Shape::Scalar(Reading::Same(Scalar::Boolean))) => 5,
+        Some(Shape::Scalar(Reading::Same(Scalar::Text))) => 2,
+        _ => 24,
+    };
+    // A null takes four.
+    stored.max(column.unwritten.len()).max(4)
+}
+
+/// Bytes that a stored byte prints as: floats of four take up to sixteen and a comma.
+fn room_per_byte(reading: &FieldReading) -> usize {
+    match reading.shape {
+        Shape::Scalar(Reading::Same(Scalar::Bytes)) => 2,
+        Shape::Scalar(_) => 1,
+        Shape::List(_) | Shape::Vector(_) => 5,
+    }
+}
+
+/// Opens an event.
+#[inline(never)]
+fn print_time(event_time_ms: i64, mut pen: Pen<'_>) -> Result<usize, Stop> {
+    pen.byte(b'[')?;
+    let length = print_long(pen.window::<ROOM>()?, event_time_ms);
+    pen.keep(length);
+    Ok(pen.left())
 }
 
 #[inline(never)]
 fn print_all(bytes: &[u8], mut pen: Pen<'_>) -> Result<usize, Stop> {
     pen.bytes(bytes)?;
-    Ok(pen.at())
+    Ok(pen.left())
 }
 
 #[inline(always)]
-fn after<const LAYOUT: u8>(pen: &mut Pen<'_>, ends: &mut Vec<usize>) -> Result<(), Stop> {
+fn after<const LAYOUT: u8>(pen: &Pen<'_>, ends: &mut Vec<usize>) {
     if LAYOUT == BARE {
-        ends.push(pen.at());
-        return Ok(());
+        ends.push(pen.left());
     }
-    Ok(pen.byte(b',')?)
 }
 
+/// None when a name is too long for a label, or too many fields are asked for out of order.
 fn route(walk: &[FieldReading], columns: &[Column], quoted: bool) -> Option<Route> {
     let sources = columns.iter().filter_map(|column| column.source);
     let positions: Vec<usize> = sources.map(|(position, _)| position).collect();
-    let shows = columns.iter().enumerate().map(|(column, it)| match it.source {
-        Some((position, reading)) => Step::show(reading, quoted, position, column),
-        None => Step::constant(column),
+    let shows = columns.iter().enumerate().map(|(column, it)| {
+        let label = Label::new(&it.label)?;
+        Some(match it.source {
+            Some((position, reading)) => Step::show(reading, quoted, position, column, label),
+            None => Step::constant(column, label),
+        })
     });
+    let shows: Vec<Step> = shows.collect::<Option<_>>()?;
     if !positions.is_sorted_by(|one, next| one < next) {
         if walk.len() > PLACES {
             return None;
         }
         let scan = walk.iter().map(|reading| Step::skip(*reading)).collect();
-        return Some(Route::Places { scan, shows: shows.collect() });
+        return Some(Route::Places { scan, shows });
     }
     let mut steps = Vec::new();
     let mut passed = 0;

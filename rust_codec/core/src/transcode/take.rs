@@ -5,24 +5,211 @@ pub(crate) use super::walk::{Stop, Walk};
 use crate::cursor::unzigzag;
 use crate::format::TEXT_BYTES_MAX;
 
-#[inline(always)]
-pub(crate) fn take_null(rest: &mut &[u8]) -> Walk<bool> {
-    match take_byte(rest)? {
-        0 => Ok(true),
-        2 => Ok(false),
-        _ => Err(Stop::Unusual),
+/// What is left of a body.
+#[derive(Clone, Copy)]
+pub(crate) struct Body<'a> {
+    rest: &'a [u8],
+    /// The last sixteen bytes of the whole, so that words near the end are shifted out of it
+    /// instead of being gathered byte by byte.
+    tail: u128,
+}
+
+impl<'a> Body<'a> {
+    #[inline(always)]
+    pub(crate) fn new(body: &'a [u8]) -> Self {
+        let tail =
+            body.last_chunk().map_or_else(|| short_tail(body), |it| u128::from_le_bytes(*it));
+        Self { rest: body, tail }
+    }
+
+    /// The same body from a position on.
+    #[inline(always)]
+    pub(crate) fn from(&self, start: usize) -> Walk<Self> {
+        let rest = self.rest.get(start..).ok_or(Stop::Unusual)?;
+        Ok(Self { rest, tail: self.tail })
+    }
+
+    /// The same body when so many bytes of it are left.
+    #[inline(always)]
+    pub(crate) fn last_bytes(&self, left: usize) -> Walk<Self> {
+        self.from(self.len().wrapping_sub(left))
+    }
+
+    /// Bytes that are left.
+    #[inline(always)]
+    pub(crate) const fn len(&self) -> usize {
+        self.rest.len()
+    }
+
+    #[inline(always)]
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// The bytes that are left.
+    #[inline(always)]
+    pub(crate) const fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// Whether the union index at the front says null.
+    #[inline(always)]
+    pub(crate) fn null(&mut self) -> Walk<bool> {
+        match self.byte()? {
+            0 => Ok(true),
+            2 => Ok(false),
+            _ => Err(Stop::Unusual),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn byte(&mut self) -> Walk<u8> {
+        let (byte, after) = self.rest.split_first().ok_or(Stop::Unusual)?;
+        self.rest = after;
+        Ok(*byte)
+    }
+
+    /// The next `N` bytes.
+    #[inline(always)]
+    pub(crate) fn array<const N: usize>(&mut self) -> Walk<[u8; N]> {
+        let (bytes, after) = self.rest.split_first_chunk().ok_or(Stop::Unusual)?;
+        self.rest = after;
+        Ok(*bytes)
+    }
+
+    /// The next `length` bytes.
+    #[inline(always)]
+    pub(crate) fn bytes(&mut self, length: usize) -> Walk<&'a [u8]> {
+        let (bytes, after) = self.rest.split_at_checked(length).ok_or(Stop::Unusual)?;
+        self.rest = after;
+        Ok(bytes)
+    }
+
+    #[inline(always)]
+    pub(crate) fn double(&mut self) -> Walk<f64> {
+        Ok(f64::from_le_bytes(self.array()?))
+    }
+
+    #[inline(always)]
+    pub(crate) fn float(&mut self) -> Walk<f32> {
+        Ok(f32::from_le_bytes(self.array()?))
+    }
+
+    #[inline(always)]
+    pub(crate) fn integer(&mut self) -> Walk<i32> {
+        i32::try_from(self.varint()?).map_err(|_| Stop::Unusual)
+    }
+
+    /// A byte length within what is left and within [`TEXT_BYTES_MAX`].
+    #[inline(always)]
+    pub(crate) fn length(&mut self) -> Walk<usize> {
+        let length = match self.rest.split_first() {
+            // Nearly every text is that short.
+            Some((byte, after)) if *byte < 0x80 && byte & 1 == 0 => {
+                self.rest = after;
+                usize::from(byte >> 1)
+            }
+            _ => usize::try_from(self.varint()?).map_err(|_| Stop::Unusual)?,
+        };
+        if length > self.rest.len() || length > TEXT_BYTES_MAX {
+            return Err(Stop::Unusual);
+        }
+        Ok(length)
+    }
+
+    /// The next sixteen bytes, not taken; zeros stand for those that are not there.
+    #[inline(always)]
+    pub(crate) fn ahead(&self) -> [u8; 16] {
+        self.rest.first_chunk().copied().unwrap_or_else(|| self.last().to_le_bytes())
+    }
+
+    /// Fewer than sixteen bytes as a word.
+    #[inline(always)]
+    fn last(&self) -> u128 {
+        let missing = 16_usize.wrapping_sub(self.rest.len()).wrapping_mul(8);
+        self.tail.checked_shr(u32::try_from(missing).unwrap_or(128)).unwrap_or(0)
+    }
+
+    /// A zigzag varint: up to eight bytes at once without a branch a byte.
+    #[inline(always)]
+    pub(crate) fn varint(&mut self) -> Walk<i64> {
+        const STOPS: u64 = 0x8080_8080_8080_8080;
+        let word = match self.rest.first_chunk::<8>() {
+            Some(chunk) => u64::from_le_bytes(*chunk),
+            // A varint that runs into the padding is longer than what is left.
+            None => low(self.last()),
+        };
+        let stops = !word & STOPS;
+        if stops == 0 {
+            return self.long_varint();
+        }
+        let length = (stops.trailing_zeros() >> 3).wrapping_add(1);
+        self.rest = self.rest.get(length as usize..).ok_or(Stop::Unusual)?;
+        // Everything up to the first byte whose high bit is clear; then the 7-bit groups move together.
+        let bits = word & (stops ^ stops.wrapping_sub(1)) & !STOPS;
+        let bits = (bits & 0x007F_007F_007F_007F) | ((bits & 0x7F00_7F00_7F00_7F00) >> 1);
+        let bits = (bits & 0x0000_3FFF_0000_3FFF) | ((bits & 0x3FFF_0000_3FFF_0000) >> 2);
+        let bits = (bits & 0x0000_0000_0FFF_FFFF) | ((bits & 0x0FFF_FFFF_0000_0000) >> 4);
+        Ok(unzigzag(bits))
+    }
+
+    /// The longest varints.
+    #[inline(always)]
+    fn long_varint(&mut self) -> Walk<i64> {
+        let (value, after) = read_varint(self.rest)?;
+        self.rest = after;
+        Ok(value)
     }
 }
 
+/// The low word.
 #[inline(always)]
-pub(crate) fn each_item(
-    rest: &mut &[u8],
+#[expect(clippy::cast_possible_truncation, reason = "the low word is what is asked for")]
+const fn low(value: u128) -> u64 {
+    value as u64
+}
+
+/// The tail of a body of fewer than sixteen bytes.
+#[inline(never)]
+fn short_tail(body: &[u8]) -> u128 {
+    let word = body.iter().rev().fold(0_u128, |word, byte| (word << 8) | u128::from(*byte));
+    let missing = 16_usize.wrapping_sub(body.len()).wrapping_mul(8);
+    word.checked_shl(u32::try_from(missing).unwrap_or(128)).unwrap_or(0)
+}
+
+#[inline(never)]
+fn read_varint(mut rest: &[u8]) -> Walk<(i64, &[u8])> {
+    let mut value: u64 = 0;
+    let mut shift: u32 = 0;
+    loop {
+        let (byte, after) = rest.split_first().ok_or(Stop::Unusual)?;
+        rest = after;
+        if shift == 63 {
+            break if *byte < 2 {
+                Ok((unzigzag(value | u64::from(*byte) << 63), rest))
+            } else {
+                Err(Stop::Unusual)
+            };
+        }
+        value |= u64::from(byte & 0x7F) << shift;
+        if *byte < 0x80 {
+            break Ok((unzigzag(value), rest));
+        }
+        shift = shift.wrapping_add(7);
+    }
+}
+
+/// Calls `block` for each block of an Avro array with its number of items; how many there were.
+#[inline(always)]
+pub(crate) fn each_block<'a>(
+    rest: &mut Body<'a>,
     limit: usize,
-    mut item: impl FnMut(&mut &[u8]) -> Walk<()>,
+    mut block: impl FnMut(&mut Body<'a>, usize) -> Walk<()>,
 ) -> Walk<usize> {
     let mut items: usize = 0;
     loop {
-        let count = usize::try_from(take_varint(rest)?).map_err(|_| Stop::Unusual)?;
+        // A negative count, which a byte size follows, is left to the plain walk.
+        let count = usize::try_from(rest.varint()?).map_err(|_| Stop::Unusual)?;
         if count == 0 {
             return Ok(items);
         }
@@ -30,95 +217,60 @@ pub(crate) fn each_item(
         if count > rest.len() || items > limit {
             return Err(Stop::Unusual);
         }
-        for _ in 0..count {
-            item(rest)?;
+        block(rest, count)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cursor::{Cursor, write_varint};
+
+    #[test]
+    fn varints_of_every_length_are_taken_wherever_the_body_ends() {
+        let longs = (0..64).flat_map(|bit| [(1_i64 << bit) - 1, 1 << bit, -(1_i64 << bit)]);
+        for value in longs.chain([0, i64::MAX, i64::MIN]) {
+            let mut bytes = Vec::new();
+            write_varint(&mut bytes, value);
+            for more in 0..20 {
+                let body = [&bytes[..], &vec![0xFF; more]].concat();
+                let mut rest = Body::new(&body);
+                assert_eq!(rest.varint().ok(), Some(value), "{value} before {more} bytes");
+                assert_eq!(rest.len(), more);
+            }
+            for length in 0..bytes.len() {
+                assert!(Body::new(&bytes[..length]).varint().is_err());
+            }
         }
     }
-}
 
-#[inline(always)]
-pub(crate) fn take_byte(rest: &mut &[u8]) -> Walk<u8> {
-    let (byte, after) = rest.split_first().ok_or(Stop::Unusual)?;
-    *rest = after;
-    Ok(*byte)
-}
-
-#[inline(always)]
-pub(crate) fn take_double(rest: &mut &[u8]) -> Walk<f64> {
-    let (bytes, after) = rest.split_first_chunk().ok_or(Stop::Unusual)?;
-    *rest = after;
-    Ok(f64::from_le_bytes(*bytes))
-}
-
-#[inline(always)]
-pub(crate) fn take_float(rest: &mut &[u8]) -> Walk<f32> {
-    let (bytes, after) = rest.split_first_chunk().ok_or(Stop::Unusual)?;
-    *rest = after;
-    Ok(f32::from_le_bytes(*bytes))
-}
-
-#[inline(always)]
-pub(crate) fn take_integer(rest: &mut &[u8]) -> Walk<i32> {
-    i32::try_from(take_varint(rest)?).map_err(|_| Stop::Unusual)
-}
-
-/// A byte length within what is left and within [`TEXT_BYTES_MAX`].
-#[inline(always)]
-pub(crate) fn take_length(rest: &mut &[u8]) -> Walk<usize> {
-    let length = usize::try_from(take_varint(rest)?).map_err(|_| Stop::Unusual)?;
-    if length > rest.len() || length > TEXT_BYTES_MAX { Err(Stop::Unusual) } else { Ok(length) }
-}
-
-/// A zigzag varint: up to eight bytes at once without a branch a byte.
-#[inline(always)]
-pub(crate) fn take_varint(rest: &mut &[u8]) -> Walk<i64> {
-    const STOPS: u64 = 0x8080_8080_8080_8080;
-    let word = match rest.first_chunk::<8>() {
-        Some(chunk) => u64::from_le_bytes(*chunk),
-        None => last_word(rest),
-    };
-    let stops = !word & STOPS;
-    if stops == 0 {
-        return take_any_varint(rest);
-    }
-    let length = (stops.trailing_zeros() >> 3).wrapping_add(1);
-    *rest = rest.get(length as usize..).ok_or(Stop::Unusual)?;
-    // Everything up to the first byte whose high bit is clear; then the 7-bit groups move together.
-    let bits = word & (stops ^ stops.wrapping_sub(1)) & !STOPS;
-    let bits = (bits & 0x007F_007F_007F_007F) | ((bits & 0x7F00_7F00_7F00_7F00) >> 1);
-    let bits = (bits & 0x0000_3FFF_0000_3FFF) | ((bits & 0x3FFF_0000_3FFF_0000) >> 2);
-    let bits = (bits & 0x0000_0000_0FFF_FFFF) | ((bits & 0x0FFF_FFFF_0000_0000) >> 4);
-    Ok(unzigzag(bits))
-}
-
-/// Fewer than eight bytes as a word. A varint that runs into the padding is longer than `rest`.
-#[inline(never)]
-fn last_word(rest: &[u8]) -> u64 {
-    rest.iter().rev().fold(0, |word, byte| (word << 8) | u64::from(*byte))
-}
-
-/// The longest varints.
-#[inline(always)]
-fn take_any_varint(rest: &mut &[u8]) -> Walk<i64> {
-    let (value, after) = read_varint(rest)?;
-    *rest = after;
-    Ok(value)
-}
-
-#[inline(never)]
-fn read_varint(mut rest: &[u8]) -> Walk<(i64, &[u8])> {
-    let mut value: u64 = 0;
-    let mut shift: u32 = 0;
-    while shift < 63 {
-        let byte = take_byte(&mut rest)?;
-        value |= u64::from(byte & 0x7F) << shift;
-        if byte < 0x80 {
-            return Ok((unzigzag(value), rest));
+    #[test]
+    fn any_bytes_are_the_varint_that_the_plain_walk_reads() {
+        let mut state = 1_u64;
+        for _ in 0..200_000 {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            let mixed = (u128::from(state) << 64 | u128::from(state.rotate_left(29))).to_le_bytes();
+            let dense = mixed.map(|byte| if state & 7 == 0 { byte | 0x80 } else { byte });
+            let bytes = &dense[..(state >> 60) as usize];
+            let (mut rest, mut cursor) = (Body::new(bytes), Cursor::new(bytes));
+            assert_eq!(rest.varint().ok(), cursor.varint().ok(), "{bytes:?}");
         }
-        shift = shift.wrapping_add(7);
     }
-    match take_byte(&mut rest)? {
-        byte @ (0 | 1) => Ok((unzigzag(value | u64::from(byte) << 63), rest)),
-        _ => Err(Stop::Unusual),
+
+    #[test]
+    fn bytes_ahead_are_padded_with_zeros() {
+        let bytes: Vec<u8> = (1..40).collect();
+        for end in 0..bytes.len() {
+            let body = Body::new(&bytes[..end]);
+            for start in 0..=end {
+                let mut wanted = [0; 16];
+                let left = &bytes[start..end];
+                let shown = left.len().min(16);
+                wanted[..shown].copy_from_slice(&left[..shown]);
+                assert_eq!(body.from(start).ok().unwrap().ahead(), wanted);
+            }
+        }
     }
 }

@@ -5,19 +5,19 @@
 //! error of its own, and the plain walk is what this one is tested against.
 #![expect(clippy::inline_always, reason = "the loop is one function by measurement")]
 
+use super::decimal::{print_double, print_float};
 use super::pen::{Full, Pen, ROOM, print_long, print_short, put};
-use super::take::{
-    each_item, take_byte, take_double, take_float, take_integer, take_length, take_null,
-    take_varint,
-};
+use super::quick::{OBJECT, ROW};
+use super::sixteen::is_special;
+use super::take::{Body, each_block};
 use crate::decode::{integer_to_float, long_to_double, long_to_float};
 use crate::format::LIST_ITEMS_MAX;
 use crate::resolve::{FieldReading, Reading, Shape};
 use crate::schema::Scalar;
 use crate::text;
 
-/// Longest label the quick walk stores in one go.
-pub(super) const LABEL_MAX: usize = 64;
+/// Room of a field: of its label, which is shorter than that of a value, and of its value.
+pub(super) const FIELD_ROOM: usize = 2 * ROOM;
 
 /// Why the walk stopped.
 pub(crate) enum Stop {
@@ -60,9 +60,10 @@ pub(super) enum Kind {
 }
 
 /// One step of a walk.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Step {
     pub(super) kind: Kind,
+    label: Label,
     /// Whether a union index stands before the value.
     nullable: bool,
     /// Whether null is a value.
@@ -77,9 +78,10 @@ pub(super) struct Step {
 }
 
 impl Step {
-    pub(super) const fn constant(column: usize) -> Self {
+    pub(super) const fn constant(column: usize, label: Label) -> Self {
         Self {
             kind: Kind::Constant,
+            label,
             nullable: false,
             null_allowed: true,
             quoted: false,
@@ -94,6 +96,7 @@ impl Step {
         quoted: bool,
         position: usize,
         column: usize,
+        label: Label,
     ) -> Self {
         let FieldReading { shape, nullable, null_allowed } = reading;
         let kind = match shape {
@@ -105,7 +108,7 @@ impl Step {
             Shape::Scalar(Reading::Same(Scalar::Text)) => Kind::Text,
             _ => Kind::Other,
         };
-        Self { kind, nullable, null_allowed, quoted, shape, position, column }
+        Self { kind, label, nullable, null_allowed, quoted, shape, position, column }
     }
 
     /// Whether it prints nothing.
@@ -136,36 +139,40 @@ impl Step {
             },
             Shape::List(_) | Shape::Vector(_) => Kind::SkipOther,
         };
-        Self { kind, nullable, null_allowed, quoted: false, shape, position: 0, column: 0 }
+        let (label, quoted, position, column) = (Label::NONE, false, 0, 0);
+        Self { kind, label, nullable, null_allowed, quoted, shape, position, column }
     }
 }
 
-/// What stands before a value: a comma, or `,"name":`, or nothing, padded to a fixed size.
+/// `,"name":`, padded to a fixed size.
 #[derive(Debug, Clone)]
 pub(super) struct Label {
-    bytes: [u8; LABEL_MAX],
+    bytes: [u8; ROOM],
     length: u8,
 }
 
 impl Label {
-    /// None when it is too long.
-    pub(super) fn new(text: &[u8]) -> Option<Self> {
-        let mut bytes = [0; LABEL_MAX];
-        bytes.get_mut(..text.len())?.copy_from_slice(text);
-        Some(Self { bytes, length: u8::try_from(text.len()).ok()? })
+    const NONE: Self = Self { bytes: [0; ROOM], length: 0 };
+
+    /// The label of a name with its quotes and its colon; None when it is too long.
+    pub(super) fn new(name: &[u8]) -> Option<Self> {
+        let mut label = Self { bytes: [b','; ROOM], length: u8::try_from(name.len()).ok()? };
+        label.length = label.length.checked_add(1).filter(|length| usize::from(*length) < ROOM)?;
+        label.bytes.get_mut(1..usize::from(label.length))?.copy_from_slice(name);
+        Some(label)
     }
 
+    /// Writes it and gives its length.
     #[inline(always)]
-    pub(super) fn write(&self, pen: &mut Pen<'_>) -> Walk<()> {
-        let window = pen.window::<LABEL_MAX>()?;
+    fn write(&self, window: &mut [u8; FIELD_ROOM]) -> Walk<usize> {
+        let place = window.first_chunk_mut::<ROOM>().ok_or(Stop::Full)?;
         if self.length <= 32 {
             let (head, _) = self.bytes.split_first_chunk::<32>().ok_or(Stop::Unusual)?;
-            put(window, 0, *head);
+            put(place, 0, *head);
         } else {
-            *window = self.bytes;
+            *place = self.bytes;
         }
-        pen.keep(usize::from(self.length));
-        Ok(())
+        Ok(usize::from(self.length))
     }
 }
 
@@ -180,178 +187,262 @@ pub(super) enum Shown {
     Unwritten,
 }
 
-/// Prints the value at the front of `rest` and moves past it.
+/// What stands before a value: nothing, a comma or a comma and its label. What is printed first
+/// gets the opening bracket in place of the comma in the end.
 #[inline(always)]
-pub(super) fn show(rest: &mut &[u8], step: &Step, pen: &mut Pen<'_>) -> Walk<Shown> {
-    if step.nullable && take_null(rest)? {
+pub(super) fn lead<const LAYOUT: u8>(step: &Step, window: &mut [u8; FIELD_ROOM]) -> Walk<usize> {
+    match LAYOUT {
+        OBJECT => step.label.write(window),
+        ROW => {
+            *window.first_mut().ok_or(Stop::Full)? = b',';
+            Ok(1)
+        }
+        _ => Ok(0),
+    }
+}
+
+/// Prints the value at the front of `rest` with what stands before it, and moves past it.
+#[inline(always)]
+pub(super) fn show<const LAYOUT: u8>(
+    rest: &mut Body<'_>,
+    step: &Step,
+    pen: &mut Pen<'_>,
+) -> Walk<Shown> {
+    let window = pen.window::<FIELD_ROOM>()?;
+    let lead = lead::<LAYOUT>(step, window)?;
+    let place = window.get_mut(lead & (ROOM - 1)..).and_then(<[u8]>::first_chunk_mut::<ROOM>);
+    let place = place.ok_or(Stop::Full)?;
+    if step.nullable && rest.null()? {
         if !step.null_allowed {
             return Ok(Shown::Unwritten);
         }
-        *pen.window::<4>()? = *b"null";
-        pen.keep(4);
+        put(place, 0, *b"null");
+        pen.keep(lead.wrapping_add(4) & (FIELD_ROOM - 1));
         return Ok(Shown::Value);
     }
-    let finite = match step.kind {
-        Kind::Boolean => show_boolean(rest, pen)?,
-        Kind::Integer => show_long(i64::from(take_integer(rest)?), pen)?,
-        Kind::Long => show_long(take_varint(rest)?, pen)?,
-        Kind::Float => show_float(take_float(rest)?, pen)?,
-        Kind::Double => show_double(take_double(rest)?, pen)?,
-        Kind::Text => show_text(rest, pen)?,
+    let (length, finite) = match step.kind {
+        Kind::Boolean => (print_boolean(place, rest.byte()?)?, true),
+        Kind::Integer => (print_long(place, i64::from(rest.integer()?)), true),
+        Kind::Long => (print_long(place, rest.varint()?), true),
+        Kind::Float => float(place, rest.float()?),
+        Kind::Double => double(place, rest.double()?),
+        Kind::Text => {
+            let length = rest.length()?;
+            let chunk = rest.ahead();
+            let content = rest.bytes(length)?;
+            if length > 16 || is_special(chunk, length) {
+                pen.keep(lead);
+                let left = print_text(content, pen.fork())?;
+                pen.join(left);
+                return Ok(Shown::Value);
+            }
+            (print_chunk(place, chunk, length), true)
+        }
         _ => {
-            let (after, at, finite) = show_other(rest, step, pen.fork())?;
-            *rest = after;
-            pen.join(at);
-            finite
+            pen.keep(lead);
+            let other = show_other(*rest, step, pen.fork())?;
+            *rest = rest.last_bytes(other.stored)?;
+            pen.join(other.room);
+            return Ok(if other.finite { Shown::Value } else { Shown::NotFinite });
         }
     };
+    pen.keep(lead.wrapping_add(length) & (FIELD_ROOM - 1));
     Ok(if finite { Shown::Value } else { Shown::NotFinite })
 }
 
-/// Prints the types that have no kind of their own; gives what is left, where the pen stopped, and
-/// whether all was finite.
+/// Where a value ended.
+struct Other {
+    /// Bytes of the body that are left.
+    stored: usize,
+    /// Bytes of room that are left.
+    room: usize,
+    finite: bool,
+}
+
+/// Prints the types that have no kind of their own.
 #[inline(never)]
-fn show_other<'a>(
-    mut rest: &'a [u8],
-    step: &Step,
-    mut pen: Pen<'_>,
-) -> Walk<(&'a [u8], usize, bool)> {
+fn show_other(mut rest: Body<'_>, step: &Step, mut pen: Pen<'_>) -> Walk<Other> {
     let finite = match step.shape {
         Shape::Scalar(reading) => show_scalar(&mut rest, reading, step.quoted, &mut pen)?,
-        Shape::List(item) => show_items(&mut rest, item, LIST_ITEMS_MAX, step, &mut pen)?.0,
+        Shape::List(Reading::Same(Scalar::Float)) => {
+            show_floats(&mut rest, LIST_ITEMS_MAX, &mut pen)?.0
+        }
+        Shape::List(item) => show_items(&mut rest, item, LIST_ITEMS_MAX, step, &mut pen)?,
         Shape::Vector(size) => {
-            let (item, size) = (Reading::Same(Scalar::Float), size as usize);
-            let (finite, items) = show_items(&mut rest, item, size, step, &mut pen)?;
-            if items != size {
+            let (finite, items) = show_floats(&mut rest, size as usize, &mut pen)?;
+            if items != size as usize {
                 return Err(Stop::Unusual);
             }
             finite
         }
     };
-    Ok((rest, pen.at(), finite))
+    Ok(Other { stored: rest.len(), room: pen.left(), finite })
 }
 
 fn show_items(
-    rest: &mut &[u8],
+    rest: &mut Body<'_>,
     item: Reading,
     limit: usize,
     step: &Step,
     pen: &mut Pen<'_>,
-) -> Walk<(bool, usize)> {
-    pen.byte(b'[')?;
-    let mut finite = true;
-    let items = each_item(rest, limit, |rest| {
-        finite &= show_scalar(rest, item, step.quoted, pen)?;
-        Ok(pen.byte(b',')?)
+) -> Walk<bool> {
+    let (mut finite, mut before) = (true, b'[');
+    each_block(rest, limit, |rest, count| {
+        for _ in 0..count {
+            pen.byte(before)?;
+            before = b',';
+            finite &= show_scalar(rest, item, step.quoted, pen)?;
+        }
+        Ok(())
     })?;
-    if items > 0 {
-        pen.back();
-    }
-    pen.byte(b']')?;
+    close_list(before, pen)?;
+    Ok(finite)
+}
+
+/// Floats, whose bytes are all of one size, in one loop.
+fn show_floats(rest: &mut Body<'_>, limit: usize, pen: &mut Pen<'_>) -> Walk<(bool, usize)> {
+    let (mut finite, mut before) = (true, b'[');
+    let items = each_block(rest, limit, |rest, count| {
+        let (floats, _) = rest.bytes(count.wrapping_mul(4))?.as_chunks::<4>();
+        for bytes in floats {
+            let (first, place) =
+                pen.window::<{ ROOM + 1 }>()?.split_first_mut().ok_or(Stop::Full)?;
+            *first = before;
+            before = b',';
+            let place = place.first_chunk_mut::<ROOM>().ok_or(Stop::Full)?;
+            let (length, whole) = float(place, f32::from_le_bytes(*bytes));
+            pen.keep(length.wrapping_add(1) & (ROOM - 1));
+            finite &= whole;
+        }
+        Ok(())
+    })?;
+    close_list(before, pen)?;
     Ok((finite, items))
+}
+
+/// Closes a list, and opens it when no item did.
+fn close_list(before: u8, pen: &mut Pen<'_>) -> Walk<()> {
+    if before == b'[' {
+        pen.byte(before)?;
+    }
+    Ok(pen.byte(b']')?)
 }
 
 /// Moves past the value at the front of `rest`.
 #[inline(always)]
-pub(super) fn skip(rest: &mut &[u8], step: &Step) -> Walk<()> {
-    if step.nullable && take_null(rest)? {
+pub(super) fn skip(rest: &mut Body<'_>, step: &Step) -> Walk<()> {
+    if step.nullable && rest.null()? {
         return Ok(());
     }
     match step.kind {
         Kind::SkipBoolean => skip_boolean(rest),
-        Kind::SkipInteger => take_integer(rest).map(drop),
-        Kind::SkipLong => take_varint(rest).map(drop),
-        Kind::SkipFloat => take_float(rest).map(drop),
-        Kind::SkipDouble => take_double(rest).map(drop),
+        Kind::SkipInteger => rest.integer().map(drop),
+        Kind::SkipLong => rest.varint().map(drop),
+        Kind::SkipFloat => rest.float().map(drop),
+        Kind::SkipDouble => rest.double().map(drop),
         Kind::SkipText => skip_text(rest),
         _ => {
-            *rest = skip_other(rest, step)?;
+            *rest = rest.last_bytes(skip_other(*rest, step)?)?;
             Ok(())
         }
     }
 }
 
-/// Moves past the value of a step of any kind, its union index included.
+/// The bytes left after the value of a step of any kind, its union index included.
 #[inline(never)]
-pub(super) fn skip_whole<'a>(mut rest: &'a [u8], step: &Step) -> Walk<&'a [u8]> {
-    if step.nullable && take_null(&mut rest)? { Ok(rest) } else { skip_other(rest, step) }
+pub(super) fn skip_whole(mut rest: Body<'_>, step: &Step) -> Walk<usize> {
+    if step.nullable && rest.null()? { Ok(rest.len()) } else { skip_other(rest, step) }
 }
 
 #[inline(never)]
-fn skip_other<'a>(mut rest: &'a [u8], step: &Step) -> Walk<&'a [u8]> {
+fn skip_other(mut rest: Body<'_>, step: &Step) -> Walk<usize> {
     let (item, limit) = match step.shape {
         Shape::Scalar(reading) => {
             skip_scalar(&mut rest, reading.stored())?;
-            return Ok(rest);
+            return Ok(rest.len());
         }
         Shape::List(item) => (item.stored(), LIST_ITEMS_MAX),
         Shape::Vector(size) => (Scalar::Float, size as usize),
     };
-    let items = each_item(&mut rest, limit, |rest| skip_scalar(rest, item))?;
+    let items = each_block(&mut rest, limit, |rest, count| match item {
+        Scalar::Float => rest.bytes(count.wrapping_mul(4)).map(drop),
+        Scalar::Double => rest.bytes(count.wrapping_mul(8)).map(drop),
+        _ => (0..count).try_for_each(|_| skip_scalar(rest, item)),
+    })?;
     let exact = matches!(step.shape, Shape::Vector(_));
-    if exact && items != limit { Err(Stop::Unusual) } else { Ok(rest) }
+    if exact && items != limit { Err(Stop::Unusual) } else { Ok(rest.len()) }
 }
 
-fn show_scalar(rest: &mut &[u8], reading: Reading, quoted: bool, pen: &mut Pen<'_>) -> Walk<bool> {
+fn show_scalar(
+    rest: &mut Body<'_>,
+    reading: Reading,
+    quoted: bool,
+    pen: &mut Pen<'_>,
+) -> Walk<bool> {
     match reading {
         Reading::Same(Scalar::Boolean) => show_boolean(rest, pen),
-        Reading::Same(Scalar::Integer) => show_long(i64::from(take_integer(rest)?), pen),
-        Reading::IntegerToLong => show_quotable(i64::from(take_integer(rest)?), quoted, pen),
-        Reading::Same(Scalar::Long) => show_quotable(take_varint(rest)?, quoted, pen),
-        Reading::Same(Scalar::Float) => show_float(take_float(rest)?, pen),
-        Reading::Same(Scalar::Double) => show_double(take_double(rest)?, pen),
+        Reading::Same(Scalar::Integer) => show_long(i64::from(rest.integer()?), pen),
+        Reading::IntegerToLong => show_quotable(i64::from(rest.integer()?), quoted, pen),
+        Reading::Same(Scalar::Long) => show_quotable(rest.varint()?, quoted, pen),
+        Reading::Same(Scalar::Float) => show_float(rest.float()?, pen),
+        Reading::Same(Scalar::Double) => show_double(rest.double()?, pen),
         Reading::Same(Scalar::Text) => show_text(rest, pen),
         Reading::Same(Scalar::Bytes) => show_bytes(rest, pen),
         Reading::Same(Scalar::Date) => {
-            let days = take_integer(rest)?;
+            let days = rest.integer()?;
             show_pushed(pen, |out| text::push_date(out, days))
         }
         Reading::Same(Scalar::Timestamp) => {
-            let micros = take_varint(rest)?;
+            let micros = rest.varint()?;
             show_pushed(pen, |out| text::push_timestamp(out, micros))
         }
-        Reading::IntegerToFloat => show_float(integer_to_float(take_integer(rest)?), pen),
-        Reading::IntegerToDouble => show_double(f64::from(take_integer(rest)?), pen),
-        Reading::LongToFloat => show_float(long_to_float(take_varint(rest)?), pen),
-        Reading::LongToDouble => show_double(long_to_double(take_varint(rest)?), pen),
-        Reading::FloatToDouble => show_double(f64::from(take_float(rest)?), pen),
+        Reading::IntegerToFloat => show_float(integer_to_float(rest.integer()?), pen),
+        Reading::IntegerToDouble => show_double(f64::from(rest.integer()?), pen),
+        Reading::LongToFloat => show_float(long_to_float(rest.varint()?), pen),
+        Reading::LongToDouble => show_double(long_to_double(rest.varint()?), pen),
+        Reading::FloatToDouble => show_double(f64::from(rest.float()?), pen),
     }
 }
 
-fn skip_scalar(rest: &mut &[u8], scalar: Scalar) -> Walk<()> {
+fn skip_scalar(rest: &mut Body<'_>, scalar: Scalar) -> Walk<()> {
     match scalar {
         Scalar::Boolean => skip_boolean(rest),
-        Scalar::Integer | Scalar::Date => take_integer(rest).map(drop),
-        Scalar::Long | Scalar::Timestamp => take_varint(rest).map(drop),
-        Scalar::Float => take_float(rest).map(drop),
-        Scalar::Double => take_double(rest).map(drop),
+        Scalar::Integer | Scalar::Date => rest.integer().map(drop),
+        Scalar::Long | Scalar::Timestamp => rest.varint().map(drop),
+        Scalar::Float => rest.float().map(drop),
+        Scalar::Double => rest.double().map(drop),
         Scalar::Text | Scalar::Bytes => skip_text(rest),
     }
 }
 
 #[inline(always)]
-fn skip_boolean(rest: &mut &[u8]) -> Walk<()> {
-    match take_byte(rest)? {
+fn skip_boolean(rest: &mut Body<'_>) -> Walk<()> {
+    match rest.byte()? {
         0 | 1 => Ok(()),
         _ => Err(Stop::Unusual),
     }
 }
 
 #[inline(always)]
-fn skip_text(rest: &mut &[u8]) -> Walk<()> {
-    let length = take_length(rest)?;
-    *rest = rest.get(length..).ok_or(Stop::Unusual)?;
-    Ok(())
+fn skip_text(rest: &mut Body<'_>) -> Walk<()> {
+    let length = rest.length()?;
+    rest.bytes(length).map(drop)
 }
 
+/// Prints a boolean and gives its length.
 #[inline(always)]
-fn show_boolean(rest: &mut &[u8], pen: &mut Pen<'_>) -> Walk<bool> {
-    let (word, length) = match take_byte(rest)? {
+fn print_boolean(window: &mut [u8; ROOM], stored: u8) -> Walk<usize> {
+    let (word, length) = match stored {
         0 => (*b"false\0\0\0", 5),
         1 => (*b"true\0\0\0\0", 4),
         _ => return Err(Stop::Unusual),
     };
-    *pen.window::<8>()? = word;
+    put(window, 0, word);
+    Ok(length)
+}
+
+fn show_boolean(rest: &mut Body<'_>, pen: &mut Pen<'_>) -> Walk<bool> {
+    let length = print_boolean(pen.window()?, rest.byte()?)?;
     pen.keep(length);
     Ok(true)
 }
@@ -374,67 +465,60 @@ fn show_quotable(value: i64, quoted: bool, pen: &mut Pen<'_>) -> Walk<bool> {
     Ok(true)
 }
 
-#[inline(always)]
 fn show_double(value: f64, pen: &mut Pen<'_>) -> Walk<bool> {
-    let window = pen.window::<ROOM>()?;
-    let finite = value.is_finite();
-    let length = if finite {
-        print_short(window, zmij::Buffer::new().format_finite(value).as_bytes())
-    } else {
-        put(window, 0, *b"null");
-        4
-    };
+    let (length, finite) = double(pen.window()?, value);
     pen.keep(length);
     Ok(finite)
 }
 
-#[inline(always)]
 fn show_float(value: f32, pen: &mut Pen<'_>) -> Walk<bool> {
-    let window = pen.window::<ROOM>()?;
-    let finite = value.is_finite();
-    let length = if finite {
-        print_short(window, zmij::Buffer::new().format_finite(value).as_bytes())
-    } else {
-        put(window, 0, *b"null");
-        4
-    };
+    let (length, finite) = float(pen.window()?, value);
     pen.keep(length);
     Ok(finite)
 }
 
-/// Room of a text of up to 16 bytes: quotes, and what a whole chunk stores beyond it.
-const CHUNK_ROOM: usize = 18;
-
+/// Prints a double; gives its length, and whether it is finite.
 #[inline(always)]
-fn show_text(rest: &mut &[u8], pen: &mut Pen<'_>) -> Walk<bool> {
-    let length = take_length(rest)?;
-    let (content, after) = rest.split_at_checked(length).ok_or(Stop::Unusual)?;
-    let chunk = match rest.first_chunk::<16>() {
-        Some(chunk) => *chunk,
-        None => last_chunk(rest),
-    };
-    *rest = after;
-    if length > 16 || is_special(&chunk, length) {
-        let at = print_text(content, pen.fork())?;
-        pen.join(at);
-        return Ok(true);
+fn double(window: &mut [u8; ROOM], value: f64) -> (usize, bool) {
+    match print_double(window, value) {
+        Some(length) => (length, true),
+        None => print_rare(window, value, value.is_finite()),
     }
-    let window = pen.window::<CHUNK_ROOM>()?;
-    put(window, 0, [b'"']);
-    put(window, 1, chunk);
-    put(window, length.wrapping_add(1), [b'"']);
-    pen.keep(length.wrapping_add(2));
+}
+
+/// Prints a float; gives its length, and whether it is finite.
+#[inline(always)]
+fn float(window: &mut [u8; ROOM], value: f32) -> (usize, bool) {
+    match print_float(window, value) {
+        Some(length) => (length, true),
+        None => print_rare(window, value, value.is_finite()),
+    }
+}
+
+/// Prints zero, and what is very large, very small or no number.
+#[inline(never)]
+fn print_rare(window: &mut [u8; ROOM], value: impl zmij::Float, finite: bool) -> (usize, bool) {
+    if finite {
+        return (print_short(window, zmij::Buffer::new().format_finite(value).as_bytes()), true);
+    }
+    put(window, 0, *b"null");
+    (4, false)
+}
+
+fn show_text(rest: &mut Body<'_>, pen: &mut Pen<'_>) -> Walk<bool> {
+    let length = rest.length()?;
+    let left = print_text(rest.bytes(length)?, pen.fork())?;
+    pen.join(left);
     Ok(true)
 }
 
-/// Fewer than 16 bytes, padded.
-#[inline(never)]
-fn last_chunk(rest: &[u8]) -> [u8; 16] {
-    let mut chunk = [0; 16];
-    for (slot, byte) in chunk.iter_mut().zip(rest) {
-        *slot = *byte;
-    }
-    chunk
+/// Prints a text of up to sixteen bytes that are not special, and gives its length.
+#[inline(always)]
+fn print_chunk(window: &mut [u8; ROOM], chunk: [u8; 16], length: usize) -> usize {
+    put(window, 0, [b'"']);
+    put(window, 1, chunk);
+    put(window, length.wrapping_add(1), [b'"']);
+    length.wrapping_add(2)
 }
 
 /// Any text: 16 bytes at a time while none of them is special, then plain stretches and escapes.
@@ -443,7 +527,7 @@ fn print_text(content: &[u8], mut pen: Pen<'_>) -> Walk<usize> {
     pen.byte(b'"')?;
     let mut left = content;
     while let Some((chunk, after)) = left.split_first_chunk::<16>() {
-        if is_special(chunk, 16) {
+        if is_special(*chunk, 16) {
             break;
         }
         *pen.window::<16>()? = *chunk;
@@ -466,48 +550,12 @@ fn print_text(content: &[u8], mut pen: Pen<'_>) -> Walk<usize> {
         }
     }
     pen.byte(b'"')?;
-    Ok(pen.at())
+    Ok(pen.left())
 }
 
-/// Whether one of the first `length` bytes must be escaped or is not ASCII.
-#[inline(always)]
-fn is_special(chunk: &[u8; 16], length: usize) -> bool {
-    let halves = (chunk.first_chunk::<8>(), chunk.last_chunk::<8>(), MASKS.get(length));
-    let (Some(low), Some(high), Some((low_mask, high_mask))) = halves else { return true };
-    let low = special_bytes(u64::from_le_bytes(*low)) & low_mask;
-    let high = special_bytes(u64::from_le_bytes(*high)) & high_mask;
-    low | high != 0
-}
-
-/// The high bit of each byte that is special. A byte above a special one may be marked too.
-#[inline(always)]
-const fn special_bytes(word: u64) -> u64 {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    let control = word.wrapping_sub(ONES.wrapping_mul(0x20));
-    let quote = (word ^ ONES.wrapping_mul(b'"' as u64)).wrapping_sub(ONES);
-    let backslash = (word ^ ONES.wrapping_mul(b'\\' as u64)).wrapping_sub(ONES);
-    (word | control | quote | backslash) & ONES.wrapping_mul(0x80)
-}
-
-/// The bits of the first n of 16 bytes, as two words.
-const MASKS: [(u64, u64); 17] = {
-    let mut masks = [(u64::MAX, u64::MAX); 17];
-    let mut rest: &mut [(u64, u64)] = &mut masks;
-    let mut bits: u32 = 0;
-    while let Some((first, after)) = rest.split_first_mut() {
-        let high = bits.saturating_sub(64);
-        first.0 = if bits < 64 { (1 << bits) - 1 } else { u64::MAX };
-        first.1 = if high < 64 { (1 << high) - 1 } else { u64::MAX };
-        bits = bits.saturating_add(8);
-        rest = after;
-    }
-    masks
-};
-
-fn show_bytes(rest: &mut &[u8], pen: &mut Pen<'_>) -> Walk<bool> {
-    let length = take_length(rest)?;
-    let (content, after) = rest.split_at_checked(length).ok_or(Stop::Unusual)?;
-    *rest = after;
+fn show_bytes(rest: &mut Body<'_>, pen: &mut Pen<'_>) -> Walk<bool> {
+    let length = rest.length()?;
+    let content = rest.bytes(length)?;
     show_pushed(pen, |out| text::push_base64(out, content))
 }
 

@@ -14,10 +14,7 @@ use crate::resolve::{FieldReading, Reading, Shape};
 use crate::schema::Scalar;
 use crate::status::FieldSet;
 use crate::transcode::is_written;
-use crate::transcode::take::{
-    Stop, Walk, take_byte, take_double, take_float, take_integer, take_length, take_null,
-    take_varint,
-};
+use crate::transcode::take::{Body, Stop, Walk};
 
 /// The lanes of one read.
 #[derive(Debug)]
@@ -58,10 +55,10 @@ impl Columns<'_> {
     /// The walk for bodies that were written whole; it stops at whatever is not plain, damaged
     /// bytes included, and leaves that to [`Self::push_plainly`].
     fn push_quickly(&mut self, walk: &[Step], body: &[u8]) -> Walk<()> {
-        let mut rest = body;
+        let mut rest = Body::new(body);
         for Step { reading, place } in walk {
             let FieldReading { shape, nullable, null_allowed } = *reading;
-            if nullable && take_null(&mut rest)? {
+            if nullable && rest.null()? {
                 match place {
                     Some(_) if !null_allowed => return Err(Stop::Unusual),
                     Some((_, lane)) => self.push_null(*lane),
@@ -75,19 +72,15 @@ impl Columns<'_> {
                     let lane = lane.and_then(|lane| self.lanes.get_mut(lane));
                     take_scalar(&mut rest, scalar, lane)?;
                 }
-                _ => rest = self.take_other(rest, shape, lane)?,
+                _ => rest = rest.last_bytes(self.take_other(rest.rest(), shape, lane)?)?,
             }
         }
         if rest.is_empty() { Ok(()) } else { Err(Stop::Unusual) }
     }
 
+    /// Takes a value of any other type; the bytes that are left after it.
     #[inline(never)]
-    fn take_other<'b>(
-        &mut self,
-        rest: &'b [u8],
-        shape: Shape,
-        lane: Option<usize>,
-    ) -> Walk<&'b [u8]> {
+    fn take_other(&mut self, rest: &[u8], shape: Shape, lane: Option<usize>) -> Walk<usize> {
         let mut cursor = Cursor::new(rest);
         let reading = FieldReading { shape, nullable: false, null_allowed: false };
         match lane {
@@ -95,7 +88,7 @@ impl Columns<'_> {
             None => skip_field(&mut cursor, reading),
         }
         .map_err(|_| Stop::Unusual)?;
-        Ok(cursor.rest())
+        Ok(cursor.rest().len())
     }
 
     /// The walk for every body there is; says what is wrong with the others.
@@ -252,23 +245,22 @@ impl Columns<'_> {
 
 /// One value of a scalar's own type, into a lane or past it.
 #[inline]
-fn take_scalar(rest: &mut &[u8], scalar: Scalar, lane: Option<&mut Lane>) -> Walk<()> {
+fn take_scalar(rest: &mut Body<'_>, scalar: Scalar, lane: Option<&mut Lane>) -> Walk<()> {
     match scalar {
         Scalar::Boolean => {
-            let byte = take_byte(rest)?;
+            let byte = rest.byte()?;
             if byte > 1 {
                 return Err(Stop::Unusual);
             }
             put(lane, [byte]);
         }
-        Scalar::Integer | Scalar::Date => put(lane, take_integer(rest)?.to_le_bytes()),
-        Scalar::Long | Scalar::Timestamp => put(lane, take_varint(rest)?.to_le_bytes()),
-        Scalar::Float => put(lane, take_float(rest)?.to_le_bytes()),
-        Scalar::Double => put(lane, take_double(rest)?.to_le_bytes()),
+        Scalar::Integer | Scalar::Date => put(lane, rest.integer()?.to_le_bytes()),
+        Scalar::Long | Scalar::Timestamp => put(lane, rest.varint()?.to_le_bytes()),
+        Scalar::Float => put(lane, rest.float()?.to_le_bytes()),
+        Scalar::Double => put(lane, rest.double()?.to_le_bytes()),
         Scalar::Text | Scalar::Bytes => {
-            let length = take_length(rest)?;
-            let (content, after) = rest.split_at_checked(length).ok_or(Stop::Unusual)?;
-            *rest = after;
+            let length = rest.length()?;
+            let content = rest.bytes(length)?;
             if let Some(lane) = lane {
                 if scalar == Scalar::Text && std::str::from_utf8(content).is_err() {
                     return Err(Stop::Unusual);
