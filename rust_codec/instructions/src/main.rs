@@ -152,7 +152,7 @@ fn main() {
     let mut three = Printing::record(false, &all[4..7]);
     let mut vectors = Printing::vector();
     let fixture = rows::Fixture::new();
-    let payloads = fixture.payloads();
+    let payloads = rows::payloads();
     let cached = |rows, accept| Cached::new(&fixture, rows::OBJECT, rows, accept);
     let (mut one, mut ten) = (cached(1, reads::JSON), cached(10, reads::JSON));
     let (mut hundred, mut avro) = (cached(100, reads::JSON), cached(100, reads::AVRO));

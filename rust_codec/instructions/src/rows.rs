@@ -39,7 +39,7 @@ impl Fixture {
         let events = visits.collect();
         let records: Vec<Cells> = bodies.iter().map(record).collect();
         let patched = records.iter().map(|cells| with_patches(object, cells)).collect();
-        Self { records, patched, events, catalog }
+        Self { catalog, records, patched, events }
     }
 
     pub(crate) fn group(&self) -> &Group {
@@ -59,11 +59,11 @@ impl Fixture {
         writer.finish().unwrap();
         key
     }
+}
 
-    /// A hundred commands that name every field.
-    pub(crate) fn payloads(&self) -> Vec<Vec<u8>> {
-        (0..100).map(|id: u32| command(id).into_bytes()).collect()
-    }
+/// A hundred commands that name every field.
+pub(crate) fn payloads() -> Vec<Vec<u8>> {
+    (0..100).map(|id: u32| command(id).into_bytes()).collect()
 }
 
 fn sealed(group: &Group, age_ms: i64, body: &[u8]) -> Vec<u8> {
@@ -118,7 +118,7 @@ fn command(id: u32) -> String {
     for ((name, scalar), position) in FIELDS.iter().zip(1..) {
         let number = (id * 31 + position) % 1009;
         let value = match scalar {
-            Scalar::Boolean => (number % 2 == 0).to_string(),
+            Scalar::Boolean => number.is_multiple_of(2).to_string(),
             Scalar::Text => format!("\"text-{number}\""),
             Scalar::Double => format!("{number}.{number}"),
             _ => number.to_string(),

@@ -123,8 +123,8 @@ pub(crate) fn vectors() -> Vec<Vec<u8>> {
         let mut out = vec![2];
         write_varint(&mut out, i64::from(VECTOR_ITEMS));
         for _ in 0..VECTOR_ITEMS {
-            let drawn = u16::try_from(draws.below(1 << 16)).unwrap();
-            let value = f32::from(drawn) / 32_768.0 * 0.998 - 0.997;
+            let sixteen_bits = u16::try_from(draws.below(1 << 16)).unwrap();
+            let value = f32::from(sixteen_bits) / 32_768.0 * 0.998 - 0.997;
             out.extend_from_slice(&value.to_le_bytes());
         }
         out.push(0);

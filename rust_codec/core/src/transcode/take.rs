@@ -252,8 +252,9 @@ mod tests {
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1_442_695_040_888_963_407);
             let mixed = (u128::from(state) << 64 | u128::from(state.rotate_left(29))).to_le_bytes();
-            let dense = mixed.map(|byte| if state & 7 == 0 { byte | 0x80 } else { byte });
-            let bytes = &dense[..(state >> 60) as usize];
+            let dense =
+                mixed.map(|byte| if state.trailing_zeros() > 2 { byte | 0x80 } else { byte });
+            let bytes = &dense[..usize::try_from(state >> 60).unwrap()];
             let (mut rest, mut cursor) = (Body::new(bytes), Cursor::new(bytes));
             assert_eq!(rest.varint().ok(), cursor.varint().ok(), "{bytes:?}");
         }
