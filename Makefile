@@ -23,7 +23,7 @@ test: .venv/dev
 	@cargo test --quiet --locked --workspace --exclude headrace-codec-python
 	@$(BIN)/python -m pytest -q
 
-## make static    format, lint, types, import arrows
+## make static    format, lint, types, import arrows, instruction counts
 static: .venv/dev
 	@cargo fmt --all --check
 	@cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
@@ -33,6 +33,7 @@ static: .venv/dev
 	@$(BIN)/mypy $(SRC) tests
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 	@$(BIN)/codespell
+	@$(BIN)/python -m headrace.loadtest.instructions
 
 ## make stress    the same promises at big sizes: a million rows, long runs
 stress: .venv/dev
