@@ -123,7 +123,7 @@ class LaneProtocol(HttpToolsProtocol):
         self._discarded = 0
         self._last_words: bytes | None = None
         self._waiting_start: tuple[RequestResponseCycle, ASGI3Application] | None = None
-        self._turns = LaneConnection(
+        self.turns = LaneConnection(
             self._lane.direct,
             received=self._received,
             end=self._end,
@@ -131,19 +131,19 @@ class LaneProtocol(HttpToolsProtocol):
             over=self._turns_over,
         )
         # The event loop asks for this method once and then calls it without us.
-        self.data_received = self._turns.data_received  # type: ignore[method-assign]
+        self.data_received = self.turns.data_received  # type: ignore[method-assign]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
         self._local = self.client is None or ip_address(self.client[0]).is_loopback
-        self._turns.connected(transport.write)
+        self.turns.connected(transport.write)
         self._settle()
         self._lane.enter(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stage = ENDED
         self._release()
-        self._turns.close()
+        self.turns.close()
         self._lane.direct.hold(-self._unread)
         self._unread = 0
         self._waiting_start = None
@@ -161,7 +161,7 @@ class LaneProtocol(HttpToolsProtocol):
         """A caller that only ended its own side still gets the answers that are due."""
         if self._stage == REST and not self._withdraw():
             return False
-        if not (self._answer_due() or self._turns.due) or self.transport.is_closing():
+        if not (self._answer_due() or self.turns.due) or self.transport.is_closing():
             return False
         self._end_after_due()
         return True
@@ -171,7 +171,7 @@ class LaneProtocol(HttpToolsProtocol):
         if self._stage == ENDED:
             self._discard(len(data))
             return
-        self._turns.usual = False
+        self.turns.usual = False
         if self.timeout_keep_alive_task is not None:
             self._unset_keepalive_if_required()
         self._whole = data if self._stage == BETWEEN else b""
@@ -183,14 +183,14 @@ class LaneProtocol(HttpToolsProtocol):
 
         Every method that may stand against it unsets `usual` first.
         """
-        self._turns.usual = (
+        self.turns.usual = (
             self._stage == BETWEEN
             and self._local
             and not self._answer_due()
             and not self.flow.write_paused
             and self._waiting_start is None
             and self.timeout_keep_alive_task is None
-            and self._turns.due < self._lane.limits.due_answers_max
+            and self.turns.due < self._lane.limits.due_answers_max
         )
 
     def _parse(self, data: bytes) -> None:
@@ -251,7 +251,7 @@ class LaneProtocol(HttpToolsProtocol):
         self.expect_100_continue = False
         self.headers = []
         self._stage = HEAD
-        self._turns.touch()
+        self.turns.touch()
         self._head_bytes = 0
         self._began = True
 
@@ -299,49 +299,49 @@ class LaneProtocol(HttpToolsProtocol):
         stage = self._stage
         if stage == LANE:
             self._stage = BETWEEN
-            self._turns.touch()
+            self.turns.touch()
             self._answer()
         elif stage == REST:
             self._stage = BETWEEN
-            self._turns.touch()
+            self.turns.touch()
             super().on_message_complete()
             if len(self.pipeline) > self._lane.limits.queued_requests_max:
                 self._end_after_due()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._active = cycle
-        if self._turns.due:  # It would overtake the lane's answers.
+        if self.turns.due:  # It would overtake the lane's answers.
             self._waiting_start = cycle, app
             return
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._turns.touch()
+        self.turns.touch()
         if self._last_words is not None and not self._answer_due():
             self._end(self._last_words)
 
     def pause_writing(self) -> None:
         """The caller does not read its answers: take no more requests from it until it does."""
-        self._turns.usual = False
+        self.turns.usual = False
         super().pause_writing()
         self.flow.pause_reading()
         self._unread = self.transport.get_write_buffer_size()
         self._lane.direct.hold(self._unread)
-        self._turns.touch()
+        self.turns.touch()
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self._lane.direct.hold(-self._unread)
         self._unread = 0
-        self._turns.touch()
-        if not self.pipeline and self._turns.due < self._lane.limits.due_answers_max:
+        self.turns.touch()
+        if not self.pipeline and self.turns.due < self._lane.limits.due_answers_max:
             self.flow.resume_reading()
             self._settle()
 
     def shutdown(self) -> None:
         """Called once by uvicorn: finish what is due or under way, then close."""
-        if self._answer_due() or self._turns.due:
+        if self._answer_due() or self.turns.due:
             self._end_after_due()
         elif self._stage == BETWEEN:
             self.transport.close()
@@ -357,22 +357,22 @@ class LaneProtocol(HttpToolsProtocol):
         return (
             self._stage == BETWEEN
             and not self._answer_due()
-            and not self._turns.due
-            and self._lane.sweep - self._turns.since > 1
+            and not self.turns.due
+            and self._lane.sweep - self.turns.since > 1
         )
 
     def keep_time(self, sweep: int) -> None:
         """Hold this connection against every time limit; called once a sweep."""
-        limits, age = self._lane.limits, sweep - self._turns.since
+        limits, age = self._lane.limits, sweep - self.turns.since
         if self.transport.is_closing():
             return
         if self.flow.write_paused:
             self._keep_time_of_reader(age)
         elif self._stage == ENDED:
-            if age >= limits.linger_sweeps and not self._answer_due() and not self._turns.due:
+            if age >= limits.linger_sweeps and not self._answer_due() and not self.turns.due:
                 self.transport.abort()
         elif self._stage == BETWEEN:
-            if age >= limits.idle_sweeps and not self._answer_due() and not self._turns.due:
+            if age >= limits.idle_sweeps and not self._answer_due() and not self.turns.due:
                 self._cut("idle")
                 self.transport.close()
         elif age >= limits.receive_sweeps:
@@ -435,7 +435,7 @@ class LaneProtocol(HttpToolsProtocol):
     ) -> bool:
         """Answer, now or later; False when ASGI must repeat the read, and tell what is wrong."""
         try:
-            return self._turns.read(body, accept, request_id, keep_alive=keep_alive)
+            return self.turns.read(body, accept, request_id, keep_alive=keep_alive)
         except StaleCatalog:
             return False
         except Exception as error:
@@ -470,7 +470,7 @@ class LaneProtocol(HttpToolsProtocol):
 
     def _fall_through(self) -> None:
         """Let uvicorn make its scope and start its cycle from what was parsed so far."""
-        self._turns.usual = False
+        self.turns.usual = False
         url, headers = self.url, self.headers
         super().on_message_begin()
         self.url = url
@@ -529,11 +529,11 @@ class LaneProtocol(HttpToolsProtocol):
             request_id=self._lane.request_ids.make(),
             generation=self._lane.reads.generation_text,
         )
-        self._turns.usual = False
+        self.turns.usual = False
         self._lane.telemetry.count_request("protocol", status)
         if self._stage == REST and not self._withdraw():
             self.transport.abort()
-        elif self._answer_due() or self._turns.due:
+        elif self._answer_due() or self.turns.due:
             self._last_words = response
             self._stage = ENDED
         else:
@@ -560,8 +560,8 @@ class LaneProtocol(HttpToolsProtocol):
         would take the answer with it.
         """
         self._stage = ENDED
-        self._turns.usual = False
-        self._turns.touch()
+        self.turns.usual = False
+        self.turns.touch()
         self._last_words = None
         self._body = b""
         self._release()
@@ -577,7 +577,7 @@ class LaneProtocol(HttpToolsProtocol):
 
     def _end_after_due(self) -> None:
         self._stage = ENDED
-        self._turns.usual = False
+        self.turns.usual = False
         if self._asgi_used:
             self.cycle.keep_alive = False
 
@@ -604,7 +604,7 @@ class LaneProtocol(HttpToolsProtocol):
         if left < self._unread:
             self._lane.direct.hold(left - self._unread)
             self._unread = left
-            self._turns.touch()
+            self.turns.touch()
         elif age >= self._lane.limits.send_sweeps:
             self._cut("slow_reader")
             self.transport.abort()

@@ -91,8 +91,9 @@ class Real:
     def __init__(self, stack: contextlib.ExitStack, folder: Path) -> None:
         from concurrent.futures import ThreadPoolExecutor
 
-        from headrace.loadtest.servers import start_cassandra, start_kafka, start_valkey
+        from headrace.loadtest.servers import Server, start_cassandra, start_kafka, start_valkey
 
+        starters: dict[str, Callable[[Path], Server]]
         starters = {"cassandra": start_cassandra, "kafka": start_kafka, "valkey": start_valkey}
         with ThreadPoolExecutor(len(starters)) as threads:
             starting = {

@@ -20,7 +20,8 @@ from running_gateway import Connection, limits, post, until
 from headrace.codec import Catalog, LaneConnection, ReadEngine, SystemClock, encode_commands
 from headrace.gateway.app import Ports, create_app
 from headrace.gateway.cached import link
-from headrace.gateway.cached.reads import StoreReads
+from headrace.gateway.cached.pace import Pace
+from headrace.gateway.cached.reads import CACHED_WEIGHT_LEAST, StoreReads
 from headrace.gateway.catalog_in_force import CatalogInForce
 from headrace.gateway.lane import LaneProtocol
 from headrace.gateway.lane_state import Lane
@@ -115,7 +116,7 @@ def ask(*users: int) -> bytes:
 def turns_of(gateway: CachedGateway) -> list[LaneConnection]:
     """The codec's half of every connection."""
     protocols = [each for each in gateway.lane.connections if isinstance(each, LaneProtocol)]
-    return [protocol._turns for protocol in protocols]
+    return [protocol.turns for protocol in protocols]
 
 
 def level_of(user: int) -> int:
@@ -299,34 +300,32 @@ async def test_a_node_that_dies_while_it_is_asked_leaves_its_reads_to_the_store(
     assert gateway.lane.held_bytes == 0
 
 
+def nobody(_pace: Pace, _now_s: float, _wait_s: float) -> bool:
+    """Whom a gateway admits that has more to do than it can."""
+    return False
+
+
 async def test_reads_beyond_what_is_admitted_are_refused_in_their_turn(
     gateway: CachedGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    heavy = ask(*[2] * 900)
     connection = await gateway.connect()
+    others = [await gateway.connect() for _ in range(-(-CACHED_WEIGHT_LEAST // len(heavy)))]
     await gateway.warm(connection)
-    told: list[int] = []
-
-    def refuse(request_id: bytes, *, keep_alive: bool) -> bytes:
-        told.append(1)
-        return gateway.reads._refuse(request_id, keep_alive=keep_alive)
-
-    gateway.reads.direct.listen(
-        flush_soon=gateway.reads._flush_soon,
-        missed=gateway.reads._deliver,
-        admits=lambda: False,
-        refuse=refuse,
-        request_weight=100,
-        weight_least=1,
-    )
+    monkeypatch.setattr(Pace, "admits", nobody)
     gateway.valkey.freeze()
     try:
         connection.send(ask(1))
-        await until(lambda: gateway.reads.direct.weight_under_way > 0)
-        connection.send(ask(2))
-        await until(lambda: told)
+        for other in others:
+            other.send(heavy)
+        await until(lambda: gateway.reads.direct.weight_under_way >= CACHED_WEIGHT_LEAST)
+        connection.send(ask(3))
+        await until(lambda: gateway.reads.counters()["reads_refused"] == 1)
     finally:
         gateway.valkey.resume()
     assert await levels(connection) == [level_of(1)]
     refused = await connection.answer()
     assert (refused.status, refused.json()["code"]) == (503, "OVERLOADED")
+    for other in others:
+        assert await levels(other) == [level_of(2)] * 900
     assert gateway.lane.held_bytes == 0

@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn varints_of_every_length_are_taken_wherever_the_body_ends() {
-        let longs = (0..64).flat_map(|bit| [(1_i64 << bit) - 1, 1 << bit, -(1_i64 << bit)]);
+        let longs = (0..63).flat_map(|bit| [(1_i64 << bit) - 1, 1 << bit, -(1_i64 << bit)]);
         for value in longs.chain([0, i64::MAX, i64::MIN]) {
             let mut bytes = Vec::new();
             write_varint(&mut bytes, value);
