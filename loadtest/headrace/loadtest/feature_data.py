@@ -167,6 +167,13 @@ def read_body(keys: int, source: random.Random) -> bytes:
     return _json({"reads": [{"feature_group": OBJECT, "keys": {"user_id": wanted}}]})
 
 
+def patient_body(keys: int, source: random.Random) -> bytes:
+    """The same by a caller who waits: what is read from the store is not refused for its load."""
+    wanted = [source.randrange(ROWS) for _ in range(keys)]
+    reads = [{"feature_group": OBJECT, "keys": {"user_id": wanted}}]
+    return _json({"reads": reads, "deadline_ms": 5_000})
+
+
 def absent_body(keys: int, absent_percent: int, source: random.Random) -> bytes:
     """The same where that share of the keys has no row."""
     wanted = [

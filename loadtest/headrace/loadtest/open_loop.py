@@ -143,9 +143,22 @@ class Connection:
         self.unsent = b""
 
 
+SELECTABLE_FDS = 1024
+"""`select` takes no file descriptor from here on (FD_SETSIZE of the C library)."""
+
+
 def wait_for_answers(poll_fd: int, wait_s: float) -> None:
-    """Return when an answer comes or the time is up; epoll's own timeout has whole milliseconds."""
-    select.select([poll_fd], [], [], wait_s)
+    """Return when an answer comes or the time is up.
+
+    `select` waits by microseconds; `poll`, for a process with very many open files, by
+    milliseconds, rounded up.
+    """
+    if poll_fd < SELECTABLE_FDS:
+        select.select([poll_fd], [], [], wait_s)
+        return
+    poll = select.poll()
+    poll.register(poll_fd, select.POLLIN)
+    poll.poll(wait_s * 1000)
 
 
 class Generator:

@@ -62,7 +62,7 @@ CACHED = [
     ),
     Cell("History of 50 JSON", JSON_TYPE, feature_data.history_body),
 ]
-MISSED = [Cell("100 keys, all missed", JSON_TYPE, partial(feature_data.read_body, 100))]
+MISSED = [Cell("100 keys, all missed", JSON_TYPE, partial(feature_data.patient_body, 100))]
 WRITER_COMMANDS = 100_000
 PACED_COMMANDS_PER_S = 2_000
 PACED_S = 10

@@ -179,6 +179,9 @@ class Load(NamedTuple):
     connections: int
 
 
+ERRORS_SHARE_MAX = 0.001
+
+
 def drive_once(live: Gateway, load: Load) -> Round:
     """Run wrk once, closed loop, and account for who used the machine meanwhile."""
     command = [*pin(1), "wrk", "-t1", f"-c{load.connections}", f"-d{load.seconds}s"]
@@ -231,6 +234,14 @@ def report(
     sizes: dict[str, dict[str, float]],
     plan: Plan,
 ) -> dict[str, object]:
+    """The raw results; ends the program when a cell measured refusals and not reads."""
+    for name, cell in rounds.items():
+        failed, all_answers = sum(one.errors for one in cell), sum(one.requests for one in cell)
+        if failed > all_answers * ERRORS_SHARE_MAX:
+            sys.exit(
+                f"`{name}`: {failed:,} of {all_answers:,} answers were no 200, so this measured "
+                "refusals and not reads; nothing was written. Run again on a quieter machine"
+            )
     return {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
