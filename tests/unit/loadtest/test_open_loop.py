@@ -11,6 +11,7 @@ from collections.abc import Callable
 from collections.abc import Generator as Yields
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -27,6 +28,18 @@ from headrace.loadtest.open_loop import (
 )
 
 GOOD = b'{"results":[]}'
+
+
+FileT = TypeVar("FileT", int, socket.socket)
+
+
+def readable(files: list[FileT], wait_ms: int) -> list[FileT]:
+    """Those with something to read; unlike `select`, however many files the process has open."""
+    poll = select.poll()
+    by_fd = {each if isinstance(each, int) else each.fileno(): each for each in files}
+    for fd in by_fd:
+        poll.register(fd, select.POLLIN)
+    return [by_fd[fd] for fd, _ in poll.poll(wait_ms)]
 
 
 class Server:
@@ -47,7 +60,7 @@ class Server:
     def _serve(self) -> None:
         answered, sockets = 0, [self._listener, self._stop_read]
         while True:
-            ready, _, _ = select.select(sockets, [], [])
+            ready = readable(sockets, 60_000)
             if self._stop_read in ready:
                 break
             for each in ready:
@@ -89,7 +102,7 @@ class StandingTime:
 
     def wait(self, poll_fd: int, wait_s: float) -> None:
         if self.under_way():
-            assert select.select([poll_fd], [], [], 10)[0], "no answer came"
+            assert readable([poll_fd], 10_000), "no answer came"
         else:
             self.now_s += wait_s
 
