@@ -6,7 +6,7 @@ SRC    := rust_codec/headrace gateway/headrace sync/headrace registry/headrace l
 ONCE   ?=
 ENGINES ?= embedded
 ARGUMENTS ?=
-.PHONY: help install run test static codec bench bench-embedded bench-real bench-peers bench-faults stress clean
+.PHONY: help install run test static codec generator bench bench-embedded bench-real bench-peers bench-faults stress clean
 
 help:
 	@grep -E '^## ' Makefile | sed 's/^## //'
@@ -19,7 +19,7 @@ run: .venv/$(if $(filter real,$(ENGINES)),dev,embedded)
 	@$(BIN)/python registry/examples/flights/run.py $(if $(ONCE),--once) --engines $(ENGINES)
 
 ## make test      every test, Rust and Python
-test: .venv/dev
+test: .venv/dev generator
 	@cargo test --quiet --locked --workspace --exclude headrace-codec-python
 	@$(BIN)/python -m pytest -q
 
@@ -52,12 +52,12 @@ bench-real: .venv/dev
 	@$(BIN)/python -m headrace.loadtest.real_bench
 
 ## make bench-faults  latency and failures while the cache or the store fails, and under overload; raw results likewise
-bench-faults: .venv/dev
+bench-faults: .venv/dev generator
 	@$(BIN)/python -m headrace.loadtest.fault_bench
 	@$(BIN)/python -m headrace.loadtest.pages
 
 ## make bench-peers   ours against Feast, FastAPI and Litestar on the same rows: CPU, latency, plots (ARGUMENTS=--quick)
-bench-peers: .venv/dev
+bench-peers: .venv/dev generator
 	@$(BIN)/python -m headrace.loadtest.peers $(ARGUMENTS)
 	@$(BIN)/python -m headrace.loadtest.pages
 
@@ -66,6 +66,10 @@ bench-scaling: .venv/dev
 	@$(BIN)/python -m headrace.loadtest.scaling_bench
 	@$(BIN)/python -m headrace.loadtest.workers_bench
 	@$(BIN)/python -m headrace.loadtest.pages
+
+## make generator  the load generator that the benches and their tests start
+generator:
+	@cargo build --quiet --locked --release -p headrace-generator
 
 ## make codec     rebuild the Rust codec in place, quickly (for developers)
 codec: .venv/dev

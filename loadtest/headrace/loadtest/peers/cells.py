@@ -72,7 +72,7 @@ class Plan(NamedTuple):
     open_rounds: int
     """Of ours at half its rate; the others and the other rates get fewer."""
     open_seconds: float
-    connections: int = 16
+    connections: int = 64
     open_connections: int = 64
     bodies: int = 500
     size: Size = Size()
