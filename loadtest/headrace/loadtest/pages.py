@@ -268,7 +268,9 @@ def peers_absent() -> str:
 
 def peers_open() -> str:
     """Latency in an open loop."""
-    return f"{_plot('peers-latency')}\n\n{_table(*page.open_table(_load('peers')))}"
+    report = _load("peers")
+    table = _table(*page.open_table(report))
+    return f"{_plot('peers-latency')}\n\n{table}\n\n{page.stalls(report)}."
 
 
 def peers_detail() -> str:

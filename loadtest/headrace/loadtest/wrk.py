@@ -296,15 +296,25 @@ def show(report: dict[str, object]) -> None:
         print("others: share of the machine that other processes took; above 6 % figures are high")
 
 
+MADE_BY_BENCHES = ("README.md", "loadtest/README.md", "loadtest/RESULTS.md", "loadtest/PEERS.md")
+"""Pages with tables of figures: changed by one bench, they make the next one's commit no other."""
+
+
 def commit() -> str:
-    """What git calls this checkout."""
+    """What git calls this checkout; `-dirty` when files differ that no bench writes."""
     git = shutil.which("git")
     if git is None:
         return "unknown"
-    found = subprocess.run(
-        [git, "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    root = subprocess.run([git, "rev-parse", "--show-toplevel"], capture_output=True, text=True)
+    kept_out = [f":(top,exclude){each}" for each in (*MADE_BY_BENCHES, "loadtest/results")]
+    found = subprocess.run([git, "describe", "--always"], capture_output=True, text=True)
+    changed = subprocess.run(
+        [git, "status", "--porcelain", "--", root.stdout.strip() or ".", *kept_out],
+        capture_output=True,
+        text=True,
     )
-    return found.stdout.strip() or "unknown"
+    name = found.stdout.strip() or "unknown"
+    return f"{name}-dirty" if changed.stdout.strip() else name
 
 
 def _cpu_model() -> str:

@@ -39,6 +39,10 @@ def report() -> dict[str, Any]:
         "measured_at": "2026-01-02T03:04:05+00:00",
         "commit": "abc",
         "machine": {"cpu": "a processor", "cpus": 2, "system": "Linux", "python": "3.11"},
+        "stalls": [
+            {"share": 0.0123, "times": 9, "longest_ms": 8.13},
+            {"share": 0.0, "times": 0, "longest_ms": 0.0},
+        ],
         "method": {
             "rounds": 3,
             "seconds": 2,
@@ -188,3 +192,11 @@ def test_feast_is_asked_for_each_feature_by_name() -> None:
     body = json.loads(FEAST_JSON.body(Ask(OBJECT, [4, 5])))
     assert body["entities"] == {"user_id": [4, 5]}
     assert body["features"] == [f"record_v1:{name}" for name in types_of(OBJECT)]
+
+
+def test_the_page_says_how_long_the_machine_itself_stood_still() -> None:
+    told = page.stalls(report())
+    assert (
+        "the CPU of the servers stood still for 1.23% of the time, at most 8.1 ms at once" in told
+    )
+    assert "the CPU of the load stood still for 0.00% of the time" in told

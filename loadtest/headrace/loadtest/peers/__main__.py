@@ -33,9 +33,17 @@ from headrace.loadtest.feature_data import OBJECT
 from headrace.loadtest.peers.cells import FULL, MAIN_CELLS, QUICK, Cell, Plan
 from headrace.loadtest.peers.check import check_equal
 from headrace.loadtest.peers.measure import Measuring
-from headrace.loadtest.peers.servers import Live, PeerFailed, everything_up, rss_mib
+from headrace.loadtest.peers.servers import (
+    LOAD_CPU,
+    SERVER_CPU,
+    Live,
+    PeerFailed,
+    everything_up,
+    rss_mib,
+)
 from headrace.loadtest.peers.table import PEERS, Peer
 from headrace.loadtest.servers import ServerFailed
+from headrace.loadtest.stalls import of_cpus
 from headrace.loadtest.wrk import NO_WRK, commit, machine
 from headrace.registry.errors import SettingsError
 
@@ -94,10 +102,15 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+STALLS_S = 5.0
+"""How long the idle machine is watched for times when it stands still."""
+
+
 def measure_all(live: Live, peers: Sequence[Peer], plan: Plan) -> dict[str, Any]:
     """Check, then measure: the raw results."""
     checked = check_equal(live, peers, lambda text: print(text, file=sys.stderr))
     measuring = Measuring(live, plan)
+    stalls = of_cpus((SERVER_CPU, LOAD_CPU), STALLS_S)
     weights = {
         (cell.name, peer.name): measuring.weigh(cell, peer)
         for cell in plan.cells
@@ -110,6 +123,7 @@ def measure_all(live: Live, peers: Sequence[Peer], plan: Plan) -> dict[str, Any]
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "machine": machine(),
+        "stalls": [each._asdict() for each in stalls],
         "method": {
             "rounds": plan.rounds,
             "side_rounds": plan.side_rounds,

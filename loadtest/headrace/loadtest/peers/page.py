@@ -96,6 +96,15 @@ def method(report: Report) -> str:
     )
 
 
+def stalls(report: Report) -> str:
+    """What the idle machine itself did, in a sentence: no percentile here can be finer."""
+    return "Before anything was measured, with everything up and idle, " + "; ".join(
+        f"the CPU of {whose} stood still for {seen['share']:.2%} of the time, at most "
+        f"{seen['longest_ms']:.1f} ms at once"
+        for whose, seen in zip(("the servers", "the load"), report["stalls"], strict=True)
+    )
+
+
 def _with_ratio(cpu_us: float | None, ours: float | None, *, is_ours: bool) -> str:
     if cpu_us is None:
         return "–"
