@@ -102,7 +102,7 @@ impl<'plan> Generator<'plan> {
     }
 
     fn send(&mut self, number: usize, due_s: f64, exchange: usize) -> io::Result<()> {
-        self.outcomes.sent(self.now_s() - due_s);
+        self.outcomes.sent(due_s, self.now_s() - due_s);
         if let Some(connection) = self.connections.get_mut(number) {
             connection.begin(due_s, exchange);
         }

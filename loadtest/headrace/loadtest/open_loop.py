@@ -137,8 +137,9 @@ class Driven(NamedTuple):
     """What came of a run."""
 
     outcomes: Outcomes
+    sent_due_s: array[float]
     sent_late_s: array[float]
-    """How long after its due time each request was sent."""
+    """How long after its due time each of these requests was sent."""
     started_s: float
     """`time.perf_counter` at the start of the run."""
 
@@ -168,11 +169,11 @@ def drive(load: Load, exchanges: list[Exchange], due_s: list[float]) -> Driven:
         command += [str(load.connections), str(load.waiting_max), str(SETTLE_S)]
         command += [str(folder / each) for each in ("exchanges", "plan", "outcomes")]
         told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-        outcomes, sent_late_s = Outcomes(), array("f")
+        outcomes, sent_due_s, sent_late_s = Outcomes(), array("d"), array("f")
         with (folder / "outcomes").open("rb") as file:
             outcomes.take(file)
-            _take_columns(file, sent_late_s)
-        return Driven(outcomes, sent_late_s, float(told))
+            _take_columns(file, sent_due_s, sent_late_s)
+        return Driven(outcomes, sent_due_s, sent_late_s, float(told))
 
 
 def _take_columns(file: BinaryIO, *columns: array[Any]) -> None:
@@ -247,7 +248,8 @@ def main() -> int:
     driven = drive(load, read_exchanges(asked.bodies), in_steps(arrivals, steps))
     if asked.out is not None:
         driven.outcomes.write(asked.out)
-    late_s = sorted(driven.sent_late_s)
+    sent = zip(driven.sent_due_s, driven.sent_late_s, strict=True)
+    late_s = sorted(late_s for due_s, late_s in sent if due_s >= asked.warm_up)
     summary = driven.outcomes.summary(since_s=asked.warm_up)
     late_p99_ms = late_s[int(len(late_s) * 0.99)] * 1_000 if late_s else math.nan
     told = summary | {"sent_late_p99_ms": late_p99_ms, "started_s": driven.started_s}

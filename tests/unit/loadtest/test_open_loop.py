@@ -136,6 +136,14 @@ def test_a_request_without_an_answer_has_failed_and_took_for_ever(
     assert list(outcomes.latency_s) == [math.inf, math.inf]
 
 
+def test_how_late_the_generator_itself_was_is_told_of_each_request_that_was_sent() -> None:
+    with serving(stalling(0, 0.1)) as port:
+        load = open_loop.Load(Target(port), 1, 1)
+        driven = open_loop.drive(load, [Exchange(b"{}", b"")], [0.0, 0.01, 0.02])
+    assert list(driven.sent_due_s) == [0.0, 0.01]  # The third found no place to wait.
+    assert driven.sent_late_s[1] >= 0.09 - 1e-4
+
+
 def test_an_answer_that_comes_in_pieces_is_judged_when_it_is_whole() -> None:
     body = b'{"results":[' + b" " * 600_000 + b"]}"  # More than is read at once.
     with serving(lambda _: response(body)) as port:
