@@ -98,7 +98,13 @@ def create_app(
 
 def answer_with_problem(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Any exception of any route as problem+json; what is our mistake is logged with its id."""
-    refusal = refusal_of(error, method=request.method, path=request.url.path)
+    limit = request.app.request_max_body_size
+    refusal = refusal_of(
+        error,
+        method=request.method,
+        path=request.url.path,
+        body_bytes_max=limit if isinstance(limit, int) else None,
+    )
     if refusal.problem.status == 500:
         request_id: bytes = request.scope["state"].get(REQUEST_ID_KEY, b"-")
         logger.error("request %s failed", request_id.decode("ascii"), exc_info=error)

@@ -63,7 +63,11 @@ def read_list(body: bytes) -> list[bytes]:
         commands = _decode_list(body)
     except UnicodeDecodeError as error:
         raise UnreadableRequest(f"the body is not UTF-8 at byte {error.start}") from None
-    except (msgspec.DecodeError, RecursionError) as error:
+    except RecursionError:
+        raise UnreadableRequest(
+            "expected a JSON list of commands, got JSON nested deeper than any command"
+        ) from None
+    except msgspec.DecodeError as error:
         raise UnreadableRequest(f"expected a JSON list of commands: {error}") from None
     if len(commands) > COMMANDS_MAX:
         raise UnreadableRequest(

@@ -162,12 +162,14 @@ def problem(status: int, code: str, detail: str, nearest: str | None = None) -> 
     )
 
 
-def refusal_of(error: Exception, *, method: str, path: str) -> Refusal:
+def refusal_of(
+    error: Exception, *, method: str, path: str, body_bytes_max: int | None = None
+) -> Refusal:
     """The answer to any exception a route raised; what is not ours or Litestar's is a plain 500."""
     if isinstance(error, GatewayError):
         return _refusal_of_ours(error)
     if isinstance(error, HTTPException):
-        return _refusal_of_litestar(error, method, path)
+        return _refusal_of_litestar(error, method, path, body_bytes_max)
     return Refusal(problem(500, "INTERNAL", "the gateway failed; its log has the request id"))
 
 
@@ -181,12 +183,15 @@ def _refusal_of_ours(error: GatewayError) -> Refusal:
     return Refusal(problem(status, error.code, str(error)), headers)
 
 
-def _refusal_of_litestar(error: HTTPException, method: str, path: str) -> Refusal:
+def _refusal_of_litestar(
+    error: HTTPException, method: str, path: str, body_bytes_max: int | None
+) -> Refusal:
     status = error.status_code
+    most = "this gateway takes" if body_bytes_max is None else f"{body_bytes_max} bytes"
     details = {
         404: f"no route `{path}`; `/schema` lists the routes",
         405: f"`{path}` does not take {method}; `/schema` lists what it takes",
-        413: "the body is longer than this gateway takes; send fewer keys or commands a request",
+        413: f"the body is longer than {most}; send fewer keys or commands a request",
         500: "the gateway failed; its log has the request id",
     }
     headers = tuple(

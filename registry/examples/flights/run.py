@@ -163,7 +163,7 @@ def _run(
         _replay(steps, line, deployment, sources, roles)
         _compare(steps, deployment, folder, client)
         _read_each_kind(steps, client)
-        _show_curl(port)
+        _show_curl(port, is_once=is_once)
         if not is_once:
             say(f"\nServing on http://{HOST}:{port} until Ctrl-C.")
             _keep_serving(roles)
@@ -343,8 +343,8 @@ def _brief(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else json.dumps(value)
 
 
-def _show_curl(port: int) -> None:
-    say("\nTry it:")
+def _show_curl(port: int, *, is_once: bool) -> None:
+    say("\nTry it while `make run` serves:" if is_once else "\nTry it:")
     for body in KINDS.values():
         text = json.dumps(body, separators=(",", ":"))
         say(f"curl -s http://{HOST}:{port}/v1/read -H 'content-type: application/json' -d '{text}'")

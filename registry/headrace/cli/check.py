@@ -35,8 +35,9 @@ def command(directory: Path | None, form: str, as_json: bool, settings: Settings
     """
     from headrace.registry.load import load_registry
 
-    loaded = load_registry(directory or Path(settings.registry))
-    print_findings(loaded.findings, "json" if as_json else form)
+    folder = directory or Path(settings.registry)
+    loaded = load_registry(folder)
+    print_findings(loaded.findings, "json" if as_json else form, folder)
     if form == "text" and not as_json:
         groups = _counted(len(loaded.registry.groups), "group")
         services = _counted(len(loaded.registry.services), "service")
@@ -44,12 +45,17 @@ def command(directory: Path | None, form: str, as_json: bool, settings: Settings
     return EXIT_FOUND if loaded.errors else 0
 
 
-def print_findings(findings: Sequence[Finding], form: str) -> None:
-    """Print findings on standard output in one of `FORMATS`."""
+def print_findings(findings: Sequence[Finding], form: str, folder: Path) -> None:
+    """Print findings on standard output in one of `FORMATS`.
+
+    For people and pull requests a path starts where the command was run, so that it can be
+    followed; for programs it is the one within the registry.
+    """
     if form == "json":
         print_json([finding._asdict() for finding in findings])
         return
     for finding in findings:
+        finding = finding._replace(path=(folder / finding.path).as_posix())
         click.echo(_annotation(finding) if form == "github" else _text(finding))
 
 

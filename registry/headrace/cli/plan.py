@@ -61,7 +61,7 @@ def checked_registry(folder: Path) -> Registry:
 
     loaded = load_registry(folder)
     if loaded.errors:
-        print_findings(loaded.errors, "text")
+        print_findings(loaded.errors, "text", folder)
         raise click.ClickException(f"{summary(loaded.errors)}; `headrace check` must pass first")
     return loaded.registry
 

@@ -101,6 +101,19 @@ def test_check_for_pull_requests_escapes_what_github_would_obey(here: Path) -> N
     )
 
 
+def test_a_place_in_a_named_folder_can_be_followed_from_where_the_command_was_run(
+    here: Path,
+) -> None:
+    nested = here / "feature store"
+    (nested / "features").mkdir(parents=True)
+    (nested / "features" / "a.yaml").write_text("a::b: 1\n")
+    text, github = run("check", str(nested)), run("check", str(nested), "--format", "github")
+    programs = run("check", str(nested), "--json")
+    assert text.stdout.startswith(f"{nested}/features/a.yaml:1:7  VALUE_TYPED")
+    assert f"file={nested}/features/a.yaml,line=1" in github.stdout
+    assert json.loads(programs.stdout)[0]["path"] == "features/a.yaml"
+
+
 def test_check_of_a_named_folder(here: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     other = tmp_path_factory.mktemp("other")
     outcome = run("check", str(other))

@@ -111,16 +111,6 @@ impl Code {
         }
     }
 
-    /// The phrase of the status, as RFC 9457 wants it beside the type `about:blank`.
-    #[must_use]
-    pub const fn title(self) -> &'static str {
-        match self.status() {
-            404 => "Not Found",
-            503 => "Service Unavailable",
-            _ => "Bad Request",
-        }
-    }
-
     const fn of(kind: Kind) -> Self {
         match kind {
             Kind::DuplicateMember => Self::DuplicateMember,
@@ -224,8 +214,9 @@ impl Problem {
         // Writing to a String cannot fail.
         let _ = write!(
             text,
-            r#"{{"type":"about:blank","title":"{}","status":{},"code":"{}","detail":{}"#,
-            code.title(),
+            r#"{{"type":"urn:headrace:problem:{}","title":"{}","status":{},"code":"{}","detail":{}"#,
+            code.word().to_ascii_lowercase().replace('_', "-"),
+            title_of(code.word()),
             code.status(),
             code.word(),
             quoted(&self.0.detail),
@@ -251,6 +242,15 @@ impl From<Error> for Problem {
         let path = error.path();
         if path.is_empty() { problem } else { problem.under(&path) }
     }
+}
+
+/// A code in words: what RFC 9457 calls the title of a problem's type.
+fn title_of(word: &str) -> String {
+    let mut title = word.to_ascii_lowercase().replace('_', " ");
+    if let Some(first) = title.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    title
 }
 
 /// A name of the caller as it may be repeated: cut where it is too long to read.
@@ -284,8 +284,8 @@ mod tests {
         let mut out = Vec::new();
         problem.write_json(&mut out);
         let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
-        assert_eq!(value["type"], "about:blank");
-        assert_eq!(value["title"], "Bad Request");
+        assert_eq!(value["type"], "urn:headrace:problem:unknown-field");
+        assert_eq!(value["title"], "Unknown field");
         assert_eq!(value["status"], 400);
         assert_eq!(value["code"], "UNKNOWN_FIELD");
         assert_eq!(value["detail"], "no field `gendre`");
