@@ -280,7 +280,7 @@ async def _wait_for_the_cache_s(server: Server, valkey: Server, fault: Fault) ->
         url = CacheUrl.parse(f"redis://127.0.0.1:{proxy.port}/0?epoch={uuid.uuid4().int % 2**31}")
         opening = asyncio.create_task(stack.enter_async_context(open_gateway(store, url)))
         while not opening.done():  # It waits for the cache by looking every few milliseconds.
-            loop.now_s += 0.000_01
+            loop.now_s += 0.000_001
             await asyncio.sleep(0)
         gateway = opening.result()
         proxy.fault = fault
@@ -313,7 +313,7 @@ async def _serve_across_a_pause(server: Server, valkey: Server) -> int:
 
     async def run(task: asyncio.Task[Any]) -> None:
         while not task.done():
-            loop.now_s += 0.000_01
+            loop.now_s += 0.000_001  # A real reply may take many turns of a busy machine.
             await asyncio.sleep(0)
 
     async with (
