@@ -1,6 +1,6 @@
 """`make bench-scaling`: that a read costs the same whatever else is registered and stored.
 
-    python -m headrace.loadtest.scaling_bench [--rows-max 10000000]
+    python -m headrace.loadtest.scaling_bench [--quick] [--rows-max 10000000]
 
 The read path alone, as the lane calls it: body bytes in, response bytes out, over LMDB, in one
 process. Curves: feature groups registered, rows stored, fields of a group at 20 requested, keys of
@@ -9,6 +9,8 @@ a request. Every case is prepared first; then rounds run them all in shuffled or
 
 What more rows cost is memory, not work: 10 of 50 rows that are read again and again take a tenth
 longer among a million than among 10,000; random ones wait for about ten cache lines each.
+
+How the gateway process fares over Valkey as cached rows grow is measured by `cached_scaling.py`.
 """
 
 # pyarrow has no types.
@@ -20,6 +22,7 @@ import argparse
 import itertools
 import json
 import random
+import shutil
 import statistics
 import sys
 import tempfile
@@ -37,9 +40,9 @@ import pyarrow as pa
 from headrace.codec import Catalog, LmdbStore, ReadEngine, encode_columns, encode_commands
 from headrace.gateway.negotiation import accepted
 from headrace.gateway.stores.lmdb_reads import LmdbReads
-from headrace.loadtest import feature_data
+from headrace.loadtest import cached_scaling, feature_data
 from headrace.loadtest.bench import keep
-from headrace.loadtest.wrk import AVRO_TYPE, JSON_TYPE, commit, machine
+from headrace.loadtest.wrk import AVRO_TYPE, JSON_TYPE, NO_WRK, commit, machine
 from headrace.registry.catalog import (
     CatalogDocument,
     Group,
@@ -55,6 +58,9 @@ ROWS_A_CHUNK = 100_000
 NOW_MS = feature_data.EVENT_MS + 3_600_000
 GROUPS = (1, 10, 100, 1_000, 10_000)
 ROWS = (10_000, 100_000, 1_000_000, 10_000_000)
+CACHED_ROWS = (10_000, 100_000, 1_000_000)
+QUICK_ROWS_MAX = 100_000
+CACHED_ROUNDS = 7
 FIELDS = (20, 50, 100, 250, 500)
 KEYS = (1, 10, 100, 1_000)
 REQUESTED = 20
@@ -78,7 +84,14 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--rows-max", type=int, default=ROWS[-1])
     parser.add_argument("--out", type=Path, default=Path("loadtest/results/scaling.json"))
+    parser.add_argument("--quick", action="store_true", help="few rounds, at most 100,000 rows")
     arguments = parser.parse_args()
+    if shutil.which("wrk") is None:
+        print(NO_WRK, file=sys.stderr)
+        return 1
+    if arguments.quick:
+        arguments.rounds = min(arguments.rounds, 3)
+        arguments.rows_max = min(arguments.rows_max, QUICK_ROWS_MAX)
     with (
         tempfile.TemporaryDirectory(prefix="headrace-scaling-") as name,
         ExitStack() as stores,
@@ -94,12 +107,16 @@ def main() -> int:
             "values": case.values,
         }
         curves.setdefault(case.curve, []).append(point)
+    sizes = [rows for rows in CACHED_ROWS if rows <= arguments.rows_max]
+    cached_rounds = min(arguments.rounds, CACHED_ROUNDS)
+    cached = cached_scaling.measure(small_document(), sizes, cached_rounds, seconds=1)
     made: dict[str, object] = {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "machine": machine(),
         "method": {"rounds": arguments.rounds, "seconds": ROUND_SECONDS, "bodies": BODIES},
         "curves": curves,
+        "cached": {"rounds": cached_rounds, "seconds": 1, "points": cached},
     }
     keep(made, arguments.out)
     show(curves)
@@ -202,11 +219,8 @@ def keys_case(store: LmdbStore, keys: int, form: str) -> Case:
 
 def rows_case(store: LmdbStore, rows: int) -> Case:
     """10 keys of one group of so many rows of 4 numbers."""
-    name = "load::small-v1"
-    fields = tuple(
-        ValueField(id=number, name=f"f{number}", type="Long", default=0) for number in range(1, 5)
-    )
-    document = one_group(group(1, name, fields))
+    document = small_document()
+    name, fields = document.groups[0].name, document.groups[0].schemas[0].fields
     catalog = Catalog(encode_document(document))
     for start in range(0, rows, ROWS_A_CHUNK):
         chunk = pa.table(
@@ -226,6 +240,14 @@ def rows_case(store: LmdbStore, rows: int) -> Case:
     print(file=sys.stderr)
     bodies = bodies_of(name, 10, rows)
     return Case("rows", rows, engine_over(store, document), bodies, JSON_TYPE.encode(), 10 * 4)
+
+
+def small_document() -> CatalogDocument:
+    """One group of 4 numbers."""
+    fields = tuple(
+        ValueField(id=number, name=f"f{number}", type="Long", default=0) for number in range(1, 5)
+    )
+    return one_group(group(1, "load::small-v1", fields))
 
 
 def fields_case(store: LmdbStore, count: int) -> Case:
