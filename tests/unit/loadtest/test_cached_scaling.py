@@ -43,4 +43,5 @@ def test_each_size_is_told_beside_the_smallest_of_as_many_keys(
     monkeypatch.setattr(pages, "RESULTS", tmp_path)
     table = pages.cached_rows_table()
     assert "| 10 keys, 100,000 rows | 22.0 | 1.10 | 3.0 |" in table
+    assert "at most 1.10 times" in table
     assert "| 100 keys, 10,000 rows | 90.0 | 1.00 | 3.0 |" in table
