@@ -225,3 +225,11 @@ def _drive(
         }
         for point in points
     ]
+
+
+def show(points: Sequence[dict[str, float]]) -> None:
+    for point in points:
+        print(
+            f"cached rows {point['rows']:>12,.0f}{point['keys']:>5.0f} keys"
+            f"{point['cpu_us']:>10.2f} µs{point['valkey_us']:>10.2f} µs of Valkey"
+        )

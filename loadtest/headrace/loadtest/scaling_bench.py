@@ -120,6 +120,7 @@ def main() -> int:
     }
     keep(made, arguments.out)
     show(curves)
+    cached_scaling.show(cached)
     return 0
 
 
