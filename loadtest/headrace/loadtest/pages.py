@@ -56,7 +56,7 @@ def _plots() -> Iterator[tuple[Path, str]]:
         return
     report = _load("peers")
     for name, draw in plots.PLOTS.items():
-        yield RESULTS / f"{name}.svg", plots.svg(draw(report))
+        yield RESULTS / f"{name}.svg", plots.svg(draw(page.answered(report)))
 
 
 def _block(name: str) -> str:
@@ -257,7 +257,8 @@ def client_table() -> str:
 def peers_cpu() -> str:
     """Server CPU of every peer, drawn and told."""
     report = _load("peers")
-    return f"{_plot('peers-cpu')}\n\n{_table(*page.cpu_table(report))}\n\n{page.method(report)}"
+    table = _table(*page.cpu_table(page.answered(report)))
+    return f"{_plot('peers-cpu')}\n\n{table}\n\n{page.method(report)}"
 
 
 def peers_absent() -> str:
@@ -275,7 +276,7 @@ def peers_open() -> str:
 
 def peers_detail() -> str:
     """Latency, bytes and Redis's share in a closed loop."""
-    return _table(*page.detail_table(_load("peers")))
+    return _table(*page.detail_table(page.answered(_load("peers"))))
 
 
 def peers_list() -> str:

@@ -200,3 +200,20 @@ def test_the_page_says_how_long_the_machine_itself_stood_still() -> None:
         "the CPU of the servers stood still for 1.23% of the time, at most 8.1 ms at once" in told
     )
     assert "the CPU of the load stood still for 0.00% of the time" in told
+
+
+def test_a_round_with_refusals_counts_for_no_figure_and_is_named() -> None:
+    made = report()
+    made["closed"][1]["rounds"][0]["errors"] = 900
+    made["closed"][2]["rounds"][0]["errors"] = 1
+    head, rows = page.cpu_table(page.answered(made))
+    assert [row[0] for row in rows] == ["record-v1, 10 keys", "record-v1, 100 keys, 37 % absent"]
+    assert rows[0][head.index("Headrace")] == "11.5"
+    assert "record-v1, 100 keys of Headrace (0 of 1 kept)" in page.method(made)
+
+
+def test_big_answers_are_asked_for_over_fewer_connections() -> None:
+    ours = PEERS[0]
+    assert FULL.driven_by(Cell(OBJECT, 100), ours) == FULL.connections
+    assert FULL.driven_by(Cell(OBJECT, 500), ours) < FULL.connections
+    assert FULL.driven_by(Cell(WIDE, 100), ours) < FULL.connections

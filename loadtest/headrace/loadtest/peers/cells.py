@@ -18,6 +18,8 @@ BIG_VALUES = 20_000
 """Values in an answer above which a slow peer is measured once."""
 ENDLESS_VALUES = 100_000
 """And above which it is not measured: one answer takes it seconds."""
+BIG_ANSWER_VALUES = 2_000
+BIG_ANSWER_CONNECTIONS = 8
 SLOW_LONGER = 2
 SLOW_CONNECTIONS = 4
 HALF = 0.5
@@ -95,6 +97,11 @@ class Plan(NamedTuple):
     def connections_of(self, peer: Peer) -> int:
         """Fewer for a slow peer: what it has begun when a round ends is work that nobody counts."""
         return min(self.connections, SLOW_CONNECTIONS) if peer.slow else self.connections
+
+    def driven_by(self, cell: Cell, peer: Peer) -> int:
+        """Fewer for big answers: of so many at once a server that bounds its queue refuses some."""
+        big = cell.keys * (WIDE_FIELDS if cell.group == WIDE else 20) > BIG_ANSWER_VALUES
+        return min(self.connections_of(peer), BIG_ANSWER_CONNECTIONS if big else self.connections)
 
     def open_rounds_of(self, peer: Peer, share: float) -> int:
         """Most of ours at half its rate, which a promise is about."""

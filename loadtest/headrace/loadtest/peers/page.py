@@ -12,6 +12,34 @@ Report = dict[str, Any]
 Table = tuple[list[str], list[list[str]]]
 
 
+def answered(report: Report) -> Report:
+    """The report without rounds in which any request was refused or failed, and cells of no other.
+
+    A refusal costs a server little: no figure of such a round says what an answer costs.
+    """
+    kept = [
+        entry | {"rounds": [one for one in entry["rounds"] if not one["errors"]]}
+        for entry in report["closed"]
+    ]
+    return report | {"closed": [entry for entry in kept if entry["rounds"]]}
+
+
+def refused(report: Report) -> str:
+    """Which closed-loop cells had rounds that are left out, in a sentence; empty for none."""
+    told = [
+        f"{entry['cell']} of {entry['peer']} "
+        f"({sum(not one['errors'] for one in entry['rounds'])} of {len(entry['rounds'])} kept)"
+        for entry in _in_order(report)
+        if any(one["errors"] for one in entry["rounds"])
+    ]
+    if not told:
+        return ""
+    return (
+        " Rounds in which a server refused requests, being asked for more than it can answer in "
+        f"time, are left out of all but the raw file: {'; '.join(told)}."
+    )
+
+
 def cpu_table(report: Report) -> Table:
     """Server CPU a request: a row a cell, a column a peer, and how many times ours."""
     names = [peer["name"] for peer in report["peers"]]
@@ -92,7 +120,7 @@ def method(report: Report) -> str:
         f"{how['seconds']} s (fewer where the details say so), open loop of "
         f"{how['open_rounds']} of {how['open_seconds']} s; rounds that other processes disturbed "
         f"were repeated. {machine['cpu']}, Python {machine['python']} for all, commit "
-        f"{report['commit']}, {report['measured_at'][:10]}."
+        f"{report['commit']}, {report['measured_at'][:10]}.{refused(report)}"
     )
 
 
