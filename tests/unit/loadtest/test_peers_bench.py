@@ -214,6 +214,6 @@ def test_a_round_with_refusals_counts_for_no_figure_and_is_named() -> None:
 
 def test_big_answers_are_asked_for_over_fewer_connections() -> None:
     ours = PEERS[0]
-    assert FULL.driven_by(Cell(OBJECT, 100), ours) == FULL.connections
-    assert FULL.driven_by(Cell(OBJECT, 500), ours) < FULL.connections
-    assert FULL.driven_by(Cell(WIDE, 100), ours) < FULL.connections
+    assert FULL.connections_of(Cell(OBJECT, 100), ours) == FULL.connections
+    assert FULL.connections_of(Cell(OBJECT, 500), ours) < FULL.connections
+    assert FULL.connections_of(Cell(WIDE, 100), ours) < FULL.connections

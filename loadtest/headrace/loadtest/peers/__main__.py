@@ -48,6 +48,8 @@ from headrace.loadtest.wrk import NO_WRK, commit, machine
 from headrace.registry.errors import SettingsError
 
 OUT = Path("loadtest/results/peers.json")
+STALLS_S = 5.0
+"""How long the idle machine is watched for times when it stands still."""
 FAILURES = (PeerFailed, ServerFailed, InstallFailed, SettingsError, OSError, SubprocessError)
 """Each says in a sentence what is wrong."""
 
@@ -100,10 +102,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", action="append", choices=[peer.name for peer in PEERS])
     parser.add_argument("--out", type=Path, default=OUT)
     return parser.parse_args()
-
-
-STALLS_S = 5.0
-"""How long the idle machine is watched for times when it stands still."""
 
 
 def measure_all(live: Live, peers: Sequence[Peer], plan: Plan) -> dict[str, Any]:

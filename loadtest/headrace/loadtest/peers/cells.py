@@ -94,14 +94,15 @@ class Plan(NamedTuple):
         """Of one round; a slow peer is driven for longer, as its requests are counted in dozens."""
         return (self.seconds if cell in MAIN_CELLS else 1) * (SLOW_LONGER if peer.slow else 1)
 
-    def connections_of(self, peer: Peer) -> int:
-        """Fewer for a slow peer: what it has begun when a round ends is work that nobody counts."""
-        return min(self.connections, SLOW_CONNECTIONS) if peer.slow else self.connections
+    def connections_of(self, cell: Cell, peer: Peer) -> int:
+        """Fewer for a slow peer: what it has begun when a round ends is work that nobody counts.
 
-    def driven_by(self, cell: Cell, peer: Peer) -> int:
-        """Fewer for big answers: of so many at once a server that bounds its queue refuses some."""
+        And for big answers: of so many at once a server that bounds its queue refuses some.
+        """
+        if peer.slow:
+            return min(self.connections, SLOW_CONNECTIONS)
         big = cell.keys * (WIDE_FIELDS if cell.group == WIDE else 20) > BIG_ANSWER_VALUES
-        return min(self.connections_of(peer), BIG_ANSWER_CONNECTIONS if big else self.connections)
+        return min(self.connections, BIG_ANSWER_CONNECTIONS) if big else self.connections
 
     def open_rounds_of(self, peer: Peer, share: float) -> int:
         """Most of ours at half its rate, which a promise is about."""

@@ -60,7 +60,7 @@ class Measuring:
             peer.adapter.accept,
             bodies,
             self._plan.seconds_of(cell, peer),
-            self._plan.driven_by(cell, peer),
+            self._plan.connections_of(cell, peer),
         )
         made: dict[str, Any] = {}
         for _ in range(1 + REPEATS_MAX):
