@@ -93,3 +93,31 @@ async def test_what_a_library_sends_by_itself_costs_the_server_nothing(
     header = "accept-encoding: gzip, deflate, br, zstd"
     answer = await connection.exchange(request(BODY, "*/*", header))
     assert "content-encoding" not in answer.headers
+
+
+FORBIDDEN = ("identity;q=0", "*;q=0", "identity;q=0, zstd;q=0", "identity;q=0, br")
+
+
+@pytest.mark.parametrize("header", FORBIDDEN)
+@pytest.mark.parametrize("how", [(), ("content-encoding: identity",)], ids=["lane", "twin"])
+async def test_a_caller_who_takes_no_coding_that_there_is_gets_a_problem(
+    connection: Connection, header: str, how: tuple[str, ...]
+) -> None:
+    """RFC 9110, 12.5.3. What follows on the connection is answered as ever."""
+    asked = request(BODY, "*/*", f"accept-encoding: {header}", *how)
+    connection.send(asked, request(SMALL, "*/*"), asked)
+    statuses = [await connection.answer() for _ in range(3)]
+    assert [answer.status for answer in statuses] == [406, 200, 406]
+    for refused in (statuses[0], statuses[2]):
+        assert refused.json()["code"] == "NOT_ACCEPTABLE"
+        assert "`identity`" in str(refused.json()["detail"])
+        assert "content-encoding" not in refused.headers
+
+
+async def test_a_caller_who_rules_out_only_the_plain_answer_gets_a_coded_one(
+    connection: Connection,
+) -> None:
+    header = "accept-encoding: gzip, deflate, identity;q=0"
+    answer = await connection.exchange(request(BODY, "*/*", header))
+    assert answer.headers["content-encoding"] == "gzip"
+    assert decoded(answer) == (await connection.exchange(request(BODY, "*/*"))).body

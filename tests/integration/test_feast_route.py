@@ -119,6 +119,15 @@ async def test_an_encoded_body_is_refused_with_json(port: int) -> None:
     assert (answer.status, answer.json()["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
 
 
+@pytest.mark.parametrize("how", [(), ("content-encoding: identity",)], ids=["lane", "twin"])
+async def test_a_caller_who_rules_out_the_plain_answer_is_refused(
+    port: int, how: tuple[str, ...]
+) -> None:
+    """Answers of this route are not coded unless the operator says so."""
+    answer = await ask(port, REQUESTS["features"], "accept-encoding: gzip, identity;q=0", *how)
+    assert (answer.status, answer.json()["code"]) == (406, "NOT_ACCEPTABLE")
+
+
 async def test_an_unknown_group_is_a_json_string_that_names_feasts_class(port: int) -> None:
     answer = await ask(port, REQUESTS["an unknown group"])
     assert answer.status == 404

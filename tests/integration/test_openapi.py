@@ -97,3 +97,15 @@ async def test_the_read_route_describes_every_status_it_can_answer_with(url: str
         for media_type in response["content"]
     }
     assert problem_types == {"application/problem+json"}
+
+
+@pytest.mark.parametrize("route", ["/v1/read", "/get-online-features"])
+async def test_the_read_routes_describe_how_answers_are_coded(url: str, route: str) -> None:
+    async with httpx.AsyncClient() as client:
+        document = (await client.get(f"{url}/schema/openapi.json")).json()
+    described = document["paths"][route]["post"]
+    (parameter,) = described["parameters"]
+    assert (parameter["name"], parameter["in"]) == ("accept-encoding", "header")
+    assert not parameter.get("required")
+    assert set(described["responses"]["200"]["headers"]) >= {"vary", "content-encoding"}
+    assert "406" in described["responses"]

@@ -14,7 +14,7 @@ from litestar.openapi.spec.response import OpenAPIResponse
 
 from headrace.gateway.errors import PROBLEM_TYPE
 from headrace.gateway.negotiation import JSON_TYPE
-from headrace.gateway.openapi import HEADERS, PROBLEMS
+from headrace.gateway.openapi import ACCEPT_ENCODING, FORM_HEADERS, HEADERS, PROBLEMS
 
 STATUSES = ("INVALID", "PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE")
 
@@ -76,7 +76,11 @@ def _answer() -> Schema:
 
 
 def _headers(*names: str) -> dict[str, OpenAPIHeader]:
-    described = {**HEADERS, WARNING: "members and join keys that were sent and not used"}
+    described = {
+        **HEADERS,
+        **FORM_HEADERS,
+        WARNING: "members and join keys that were sent and not used",
+    }
     text = Schema(type=OpenAPIType.STRING)
     return {name: OpenAPIHeader(description=described[name], schema=text) for name in names}
 
@@ -97,13 +101,14 @@ class FeastOperation(Operation):
 
     def __post_init__(self) -> None:
         json = JSON_TYPE.decode()
+        self.parameters = [*(self.parameters or []), ACCEPT_ENCODING]
         self.request_body = RequestBody(
             content={json: OpenAPIMediaType(schema=_request())}, required=True
         )
         answer = OpenAPIResponse(
             description="one result a column, in request order",
             content={json: OpenAPIMediaType(schema=_answer())},
-            headers={**_headers(*HEADERS, WARNING)},
+            headers={**_headers(*HEADERS, *FORM_HEADERS, WARNING)},
         )
         mistakes = {str(status): _mistake(text) for status, text in MISTAKES.items()}
         self.responses = {**(self.responses or {}), **mistakes, "200": answer}

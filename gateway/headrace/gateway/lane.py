@@ -397,7 +397,8 @@ class LaneProtocol(HttpToolsProtocol):
                 seen.append(name)
             elif name == b"x-request-id":
                 self._request_id = kept_request_id(value)
-                self._whole = b""
+                if self._request_id is None:
+                    self._whole = b""  # such a head asks for another id than it shows
             elif name in UNUSUAL or name.startswith(b"x-forwarded-"):
                 return False
         self._content_length = length
@@ -408,8 +409,9 @@ class LaneProtocol(HttpToolsProtocol):
         if name == b"content-type":
             return is_json(value)
         if name == b"accept-encoding":
-            self._accept |= self._lane.chosen_coding(value, feast=feast)
-            return True
+            coding = self._lane.chosen_coding(value, feast=feast)
+            self._accept |= max(coding, 0)
+            return coding >= 0
         form = accepted(value)
         self._accept |= max(form, 0)
         return form >= 0

@@ -98,7 +98,8 @@ class Lane:
         return all(connection.quiet for connection in self.connections)
 
     def chosen_coding(self, accept_encoding: bytes, *, feast: bool) -> int:
-        """What the coding of an answer adds to its form; by route, since callers differ."""
+        """What the coding of an answer adds to its form, -1 when there is none that the caller
+        takes; by route, since callers differ."""
         codings = self._feast_codings if feast else self._codings
         return codings.chosen(accept_encoding)
 

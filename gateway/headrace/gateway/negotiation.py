@@ -86,7 +86,8 @@ class ContentCodings:
         return ContentCodings("accepted" if self._compression == "accepted" else "never")
 
     def chosen(self, accept_encoding: bytes) -> int:
-        """What a coding adds to a form, 0 for none, for the value of an Accept-Encoding header.
+        """What a coding adds to a form, 0 for none, for the value of an Accept-Encoding header;
+        -1 when it rules `identity` out and takes none of the codings that we give.
 
         The coding of the highest weight wins, zstd before gzip; `identity` wins only where it
         stands with a weight above theirs (RFC 9110, 12.5.3).
@@ -99,17 +100,26 @@ class ContentCodings:
 
     def _choose(self, accept_encoding: bytes) -> int:
         ranges = [_range(part) for part in accept_encoding.lower().split(b",") if part.strip()]
+        forbidden = _coding_weight((b"identity",), ranges) == 0
         ours = {name for names in CODINGS.values() for name in names} | {b"identity", b"*"}
         foreign = any(name not in ours for name, _ in ranges)
-        if self._compression == "never" or (self._compression == "asked" and foreign):
+        if self._compression == "never":
+            return -1 if forbidden else 0
+        if self._compression == "asked" and foreign and not forbidden:
             return 0
-        best, best_weight = 0, max((q for name, q in ranges if name == b"identity"), default=0.0)
+        best = -1 if forbidden else 0
+        best_weight = max((q for name, q in ranges if name == b"identity"), default=0.0)
         for coding, names in CODINGS.items():
-            weights = [q for name, q in ranges if name in names]
-            weight = max(weights or [q for name, q in ranges if name == b"*"], default=0.0)
+            weight = _coding_weight(names, ranges) or 0.0
             if weight > best_weight or (weight == best_weight > 0 and best == 0):
                 best, best_weight = coding, weight
         return best
+
+
+def _coding_weight(names: tuple[bytes, ...], ranges: list[tuple[bytes, float]]) -> float | None:
+    """The weight of a coding by its names, else by `*`; None where neither stands."""
+    own = [weight for name, weight in ranges if name in names]
+    return max(own or [weight for name, weight in ranges if name == b"*"], default=None)
 
 
 def new_request_ids() -> RequestIds:

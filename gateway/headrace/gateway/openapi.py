@@ -8,7 +8,14 @@ from litestar.datastructures import ResponseHeader
 from litestar.openapi import ResponseSpec
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin, YamlRenderPlugin
-from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
+from litestar.openapi.spec import (
+    OpenAPIMediaType,
+    OpenAPIType,
+    Operation,
+    Parameter,
+    RequestBody,
+    Schema,
+)
 from litestar.openapi.spec.header import OpenAPIHeader
 from litestar.openapi.spec.response import OpenAPIResponse
 
@@ -21,7 +28,7 @@ PROBLEMS: dict[int, str] = {
     403: "only direct loopback callers are answered",
     404: "no such feature group, service, schema or route",
     405: "the route does not take this method",
-    406: "none of the accepted media types is one we have",
+    406: "no media type or no coding that the request accepts is one we have",
     408: "the request did not arrive in time",
     413: "the body is too long",
     415: "the body is not application/json",
@@ -61,6 +68,18 @@ FORM_HEADERS = {
     "content-encoding": "`zstd` or `gzip`, for a caller who asked and an answer that gains by it",
 }
 """Of answers to reads, beside those of every answer."""
+
+ACCEPT_ENCODING = Parameter(
+    name="accept-encoding",
+    param_in="header",
+    required=False,
+    description=(
+        "how the answer may be coded, as in RFC 9110: `zstd` and `gzip` are ours, and a header that"
+        " rules out `identity` beside them is met with 406"
+    ),
+    schema=Schema(type=OpenAPIType.STRING),
+)
+"""Of reads: which coding the caller takes."""
 
 EVERY_ANSWER = tuple(
     ResponseHeader(name=name, description=description, documentation_only=True)
@@ -206,6 +225,7 @@ class ReadOperation(Operation):
     """`/v1/read`: its handler takes the raw body, so request and answer are described here."""
 
     def __post_init__(self) -> None:
+        self.parameters = [*(self.parameters or []), ACCEPT_ENCODING]
         self.request_body = _json_body(_read_request())
         answer = OpenAPIResponse(
             description="rows in request order, partial answers included",

@@ -118,7 +118,7 @@ async def read(request: AnyRequest, gateway: TheGateway) -> ASGIApp:
     "/get-online-features",
     status_code=200,
     operation_class=FeastOperation,
-    responses=problems(408, 413, 415),
+    responses=problems(406, 408, 413, 415),
     summary="Read features as Feast's clients do",
 )
 async def read_feast(request: AnyRequest, gateway: TheGateway) -> ASGIApp:
@@ -289,9 +289,15 @@ def answer_form(request: AnyRequest) -> int:
 
 
 def answer_coding(request: AnyRequest, gateway: Gateway, *, feast: bool) -> int:
-    """What the answer's coding adds to its form."""
+    """What the answer's coding adds to its form; raises `NotAcceptable` when no coding is taken."""
     header = b",".join(raw_headers(request, b"accept-encoding"))
-    return gateway.lane.chosen_coding(header, feast=feast)
+    coding = gateway.lane.chosen_coding(header, feast=feast)
+    if coding < 0:
+        raise NotAcceptable(
+            "Accept-Encoding rules out `identity` and takes no coding that is given here;"
+            " expected `identity`, or `zstd` or `gzip` where `gateway.compression` allows them"
+        )
+    return coding
 
 
 def require_json(request: AnyRequest) -> None:

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use headrace_codec::lane::heads::{KnownHead, KnownHeads};
+use headrace_codec::lane::heads::{Found, KnownHead, KnownHeads};
 use headrace_codec::lane::ids::RequestId;
 use headrace_codec::lane::turns::{TurnNumber, Turns};
 use headrace_codec::read::engine::ReadCall;
@@ -322,9 +322,9 @@ impl LaneConnection {
     /// Bytes from the caller: a usual request is answered, now or later, all else is passed on.
     fn data_received(slf: &Bound<'_, Self>, data: &Bound<'_, PyBytes>) -> PyResult<()> {
         let this = slf.get();
-        if let Some((accept, body_start)) = this.usual_request(data.as_bytes()) {
-            let id = this.lane.get().ids.get().next();
-            let request = Request { received: data, body_start, accept, id };
+        if let Some((accept, found)) = this.usual_request(data.as_bytes()) {
+            let id = this.id_of(data.as_bytes().get(found.request_id).unwrap_or_default());
+            let request = Request { received: data, body_start: found.body_start, accept, id };
             // What cannot be read here is parsed after all: the protocol then says why.
             if matches!(Self::read_one(slf, &request, true), Ok(true)) {
                 return Ok(());
@@ -345,8 +345,7 @@ impl LaneConnection {
         request_id: Option<&[u8]>,
         keep_alive: bool,
     ) -> PyResult<bool> {
-        let made = || slf.get().lane.get().ids.get().next();
-        let id = request_id.map_or_else(made, RequestId::new);
+        let id = slf.get().id_of(request_id.unwrap_or_default());
         let request = Request { received: body, body_start: 0, accept, id };
         Self::read_one(slf, &request, keep_alive)
     }
@@ -366,8 +365,13 @@ impl Request<'_, '_> {
 }
 
 impl LaneConnection {
-    /// What a known head asks for, and where the body starts.
-    fn usual_request(&self, data: &[u8]) -> Option<(u8, usize)> {
+    /// The caller's own id of a request, or one made here when it sent none.
+    fn id_of(&self, sent: &[u8]) -> RequestId {
+        if sent.is_empty() { self.lane.get().ids.get().next() } else { RequestId::new(sent) }
+    }
+
+    /// What a known head asks for, and where the parts of the request stand.
+    fn usual_request(&self, data: &[u8]) -> Option<(u8, Found)> {
         let lane = self.lane.get();
         let mut state = lock(&self.state);
         if !state.usual || !lane.takes() {
@@ -376,15 +380,15 @@ impl LaneConnection {
         let known = state
             .head
             .as_ref()
-            .and_then(|head| Some((head.accept, head.body_start(data, lane.body_bytes_max)?)));
-        let (accept, start) = known.or_else(|| {
+            .and_then(|head| Some((head.accept, head.find_in(data, lane.body_bytes_max)?)));
+        let (accept, found) = known.or_else(|| {
             let heads = lock(&lane.heads);
-            let (head, start) = heads.find(data, lane.body_bytes_max)?;
+            let (head, found) = heads.find(data, lane.body_bytes_max)?;
             state.head = Some(Arc::clone(head));
-            Some((head.accept, start))
+            Some((head.accept, found))
         })?;
         state.since = lane.sweep();
-        Some((accept, start))
+        Some((accept, found))
     }
 
     fn read_one(slf: &Bound<'_, Self>, request: &Request<'_, '_>, keep: bool) -> PyResult<bool> {

@@ -369,13 +369,30 @@ async def test_a_known_head_changes_nothing_about_what_follows_it(gateway: Runni
     assert await connection.ended() == b""
 
 
-async def test_heads_with_a_request_id_are_not_remembered() -> None:
-    """They do not come again, and would push out those that do."""
+async def test_heads_that_differ_in_their_request_id_only_are_one_known_head() -> None:
+    """Each answer has the id of its own request (semantics 15)."""
     async with running() as gateway:
         connection = await gateway.connect()
-        for number in range(5):
-            await connection.exchange(post(b"{}", f"x-request-id: r-{number}"))
-        assert gateway.lane.direct.known_heads == 0
+        ids = [f"r-{number}" for number in range(5)] + ["i" * 64]
+        for request_id in ids:
+            answer = await connection.exchange(post(b"{}", f"x-request-id: {request_id}"))
+            assert answer.headers["x-request-id"] == request_id
+        assert gateway.lane.direct.known_heads == 1
+        connection.send(*(post(b"{}", f"x-request-id: {request_id}") for request_id in ids))
+        assert [(await connection.answer()).headers["x-request-id"] for _ in ids] == ids
+
+
+@pytest.mark.parametrize("inbound", ["a b", "a" * 65, "é", '"x"', ""])
+async def test_a_request_id_that_may_not_be_repeated_is_replaced_under_a_known_head(
+    inbound: str,
+) -> None:
+    async with running() as gateway:
+        connection = await gateway.connect()
+        await connection.exchange(post(b"{}", "x-request-id: known"))
+        answer = await connection.exchange(post(b"{}", f"x-request-id: {inbound}"))
+        assert answer.status == 200
+        assert answer.headers["x-request-id"] not in {inbound, "known"}
+        assert gateway.lane.direct.known_heads == 1
 
 
 async def test_the_memory_of_heads_is_bounded() -> None:

@@ -80,7 +80,15 @@ def test_only_application_json_is_json(header: bytes, json: bool) -> None:
         (b"zstd;q=0, gzip;q=0.001", CODED_GZIP),
         (b"*", CODED_ZSTD),
         (b"zstd;q=0, *", CODED_GZIP),
-        (b"*;q=0", 0),
+        (b"*;q=0", -1),
+        (b"identity;q=0", -1),
+        (b"identity;q=0, br", -1),
+        (b"identity;q=0, zstd;q=0", -1),
+        (b"*;q=0, identity", 0),
+        (b"*;q=0, identity;q=0.1", 0),
+        (b"*, identity;q=0", CODED_ZSTD),
+        (b"identity;q=0, gzip;q=0.1", CODED_GZIP),
+        (b"identity;q=0, gzip, deflate", CODED_GZIP),
         (b"*;q=0, gzip", CODED_GZIP),
         (b"identity, gzip;q=0.5", 0),
         (b"identity, zstd", CODED_ZSTD),
@@ -118,6 +126,12 @@ def test_what_a_library_sends_by_itself_is_followed_only_when_the_operator_says_
 def test_no_coding_is_chosen_when_there_is_to_be_none() -> None:
     for header in (b"zstd", b"gzip", b"*"):
         assert ContentCodings("never").chosen(header) == 0
+
+
+@pytest.mark.parametrize("header", [b"identity;q=0, zstd", b"*;q=0, gzip", b"zstd, *;q=0"])
+def test_who_rules_the_plain_answer_out_gets_none_where_none_is_coded(header: bytes) -> None:
+    assert ContentCodings("never").chosen(header) == -1
+    assert ContentCodings("asked").of_feast().chosen(header) == -1
 
 
 def test_callers_of_feasts_route_are_libraries_that_send_gzip_by_themselves() -> None:

@@ -1,11 +1,16 @@
 //! Heads of requests that were parsed and checked before.
 //!
-//! Callers repeat their heads byte for byte but for the content length. So a head that was taken
-//! once is cut at its content length, and a later request with the same bytes around another length
-//! asks for the same thing: it is told by two comparisons. Only one whole request, and nothing else,
-//! is taken; whatever differs is left to the parser.
+//! Callers repeat their heads byte for byte but for the content length and, where they send one, the
+//! id of the request. So a head that was taken once is cut at both, and a later request with the same
+//! bytes around another length and another id that may be repeated asks for the same thing: it is
+//! told by comparing the pieces. Only one whole request, and nothing else, is taken; whatever differs
+//! is left to the parser.
 
+use std::ops::Range;
 use std::sync::Arc;
+
+use super::ids::REQUEST_ID_BYTES_MAX;
+use crate::read::head::is_request_id_byte;
 
 /// Longest head that is remembered.
 pub const HEAD_BYTES_MAX: usize = 1024;
@@ -16,57 +21,163 @@ const LENGTH_DIGITS_MAX: usize = 9;
 
 const HEAD_END: &[u8] = b"\r\n\r\n";
 const CONTENT_LENGTH: &[u8] = b"content-length";
+const REQUEST_ID: &[u8] = b"x-request-id";
 
 /// One head, and what is asked for under it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct KnownHead {
-    /// Up to the digits of the content length.
+    /// Up to the digits of the content length, or from the request id's end up to them.
     before: Box<[u8]>,
-    /// From behind them to the empty line.
+    /// From behind them to the empty line, or up to the request id.
     after: Box<[u8]>,
+    /// What stands on the other side of the request id; None in a head without one.
+    beyond: Option<Beyond>,
     /// The form of the answer, as the caller of [`KnownHeads::learn`] numbers them.
     pub accept: u8,
 }
 
+/// The piece of a head that its request id parts from the content length.
+#[derive(Debug, PartialEq, Eq)]
+enum Beyond {
+    /// All before the id, which stands above the content length.
+    Above(Box<[u8]>),
+    /// All behind the id, which stands below it.
+    Below(Box<[u8]>),
+}
+
+/// Where the parts of a request stand in its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Start of the body.
+    pub body_start: usize,
+    /// The caller's id of the request, which may be repeated (semantics 15); empty for none.
+    pub request_id: Range<usize>,
+}
+
 impl KnownHead {
-    /// Cuts a head, empty line included; None when it has not exactly one plain content length.
+    /// Cuts a head, empty line included; None when it has not exactly one plain content length, or
+    /// more request ids than one, or one that may not be repeated.
     fn cut(head: &[u8], accept: u8) -> Option<Self> {
-        let mut found = None;
+        let (mut length_at, mut id_at) = (None, None);
         let mut start: usize = 0;
         for line in head.split(|byte| *byte == b'\n') {
-            let end = start.saturating_add(line.len());
-            if let Some(at) = length_in(line) {
-                if found.is_some() {
+            for (name, found) in [(CONTENT_LENGTH, &mut length_at), (REQUEST_ID, &mut id_at)] {
+                if let Some(at) = value_in(line, name)
+                    && found.replace(start.saturating_add(at)).is_some()
+                {
                     return None;
                 }
-                found = Some(start.saturating_add(at));
             }
-            start = end.saturating_add(1);
+            start = start.saturating_add(line.len()).saturating_add(1);
         }
-        let (before, rest) = head.split_at_checked(found?)?;
-        let (digits, _) = plain_number(rest)?;
-        let after = rest.get(digits..)?;
-        let ends = after.starts_with(b"\r\n") && head.ends_with(HEAD_END);
-        let whole =
-            memchr::memmem::find(head, HEAD_END)?.checked_add(HEAD_END.len())? == head.len();
-        (ends && whole).then(|| Self { before: before.into(), after: after.into(), accept })
+        let whole = memchr::memmem::find(head, HEAD_END)?.checked_add(HEAD_END.len())?;
+        if whole != head.len() {
+            return None;
+        }
+        let length_at = length_at?;
+        let (digits, _) = plain_number(head.get(length_at..)?)?;
+        let length = length_at..length_at.checked_add(digits)?;
+        let id = match id_at {
+            Some(at) => Some(at..at.checked_add(split_id(head.get(at..)?)?.0.len())?),
+            None => None,
+        };
+        Self::between(head, length, id, accept)
     }
 
-    /// Where the body starts, when the bytes are one whole request under this head and its body is
-    /// no longer than that.
+    /// The pieces around a content length and a request id, each of which must fill its line.
+    fn between(
+        head: &[u8],
+        length: Range<usize>,
+        id: Option<Range<usize>>,
+        accept: u8,
+    ) -> Option<Self> {
+        let ends_line = |at: usize| head.get(at..).is_some_and(|rest| rest.starts_with(b"\r\n"));
+        if !ends_line(length.end) {
+            return None;
+        }
+        let piece = |range: Range<usize>| Some(Box::from(head.get(range)?));
+        let Some(id) = id else {
+            let (before, after) = (piece(0..length.start)?, piece(length.end..head.len())?);
+            return Some(Self { before, after, beyond: None, accept });
+        };
+        if !ends_line(id.end) {
+            return None;
+        }
+        let above = id.start < length.start;
+        let (before, after, beyond) = if above {
+            let beyond = Beyond::Above(piece(0..id.start)?);
+            (piece(id.end..length.start)?, piece(length.end..head.len())?, beyond)
+        } else {
+            let beyond = Beyond::Below(piece(id.end..head.len())?);
+            (piece(0..length.start)?, piece(length.end..id.start)?, beyond)
+        };
+        Some(Self { before, after, beyond: Some(beyond), accept })
+    }
+
+    /// Where body and request id stand, when the bytes are one whole request under this head and its
+    /// body is no longer than that.
     #[must_use]
     #[inline]
-    pub fn body_start(&self, request: &[u8], body_bytes_max: usize) -> Option<usize> {
-        let rest = request.strip_prefix(&*self.before)?;
+    pub fn find_in(&self, request: &[u8], body_bytes_max: usize) -> Option<Found> {
+        let Some(beyond) = &self.beyond else {
+            let (length, body) = self.behind_length(request)?;
+            let start = body_start(request, body, length, body_bytes_max)?;
+            return Some(Found { body_start: start, request_id: 0..0 });
+        };
+        self.find_with_id(beyond, request, body_bytes_max)
+    }
+
+    fn find_with_id(&self, beyond: &Beyond, request: &[u8], body_max: usize) -> Option<Found> {
+        let (id, length, body) = match beyond {
+            Beyond::Above(piece) => {
+                let (id, rest) = split_id(request.strip_prefix(&**piece)?)?;
+                let (length, body) = self.behind_length(rest)?;
+                (piece.len()..piece.len().checked_add(id.len())?, length, body)
+            }
+            Beyond::Below(piece) => {
+                let (length, rest) = self.behind_length(request)?;
+                let (id, rest) = split_id(rest)?;
+                let end = request.len().checked_sub(rest.len())?;
+                (end.checked_sub(id.len())?..end, length, rest.strip_prefix(&**piece)?)
+            }
+        };
+        let body_start = body_start(request, body, length, body_max)?;
+        Some(Found { body_start, request_id: id })
+    }
+
+    /// The content length, and what stands behind the piece that follows it.
+    #[inline]
+    fn behind_length<'a>(&self, bytes: &'a [u8]) -> Option<(usize, &'a [u8])> {
+        let rest = bytes.strip_prefix(&*self.before)?;
         let (digits, length) = plain_number(rest)?;
-        let body = rest.get(digits..)?.strip_prefix(&*self.after)?;
-        (body.len() == length && length <= body_bytes_max)
-            .then(|| request.len().saturating_sub(length))
+        Some((length, rest.get(digits..)?.strip_prefix(&*self.after)?))
     }
 
     fn len(&self) -> usize {
-        self.before.len().saturating_add(self.after.len())
+        let beyond = match &self.beyond {
+            None => 0,
+            Some(Beyond::Above(piece) | Beyond::Below(piece)) => piece.len(),
+        };
+        self.before.len().saturating_add(self.after.len()).saturating_add(beyond)
     }
+
+    /// Whether both ask for the same by the same bytes.
+    fn same_bytes(&self, other: &Self) -> bool {
+        self.before == other.before && self.after == other.after && self.beyond == other.beyond
+    }
+}
+
+/// Where a body starts that is as long as the content length says, and no longer than that.
+#[inline]
+fn body_start(request: &[u8], body: &[u8], length: usize, body_bytes_max: usize) -> Option<usize> {
+    (body.len() == length && length <= body_bytes_max).then(|| request.len().saturating_sub(length))
+}
+
+/// Cuts behind what may stand in a request id; None when that is no id, being empty or too long.
+fn split_id(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let most = bytes.iter().take(REQUEST_ID_BYTES_MAX.saturating_add(1));
+    let length = most.take_while(|byte| is_request_id_byte(**byte)).count();
+    (1..=REQUEST_ID_BYTES_MAX).contains(&length).then(|| bytes.split_at_checked(length))?
 }
 
 /// The heads that a process knows, each the latest of its bytes; the oldest makes room.
@@ -85,9 +196,7 @@ impl KnownHeads {
         else {
             return false;
         };
-        let same =
-            |held: &&mut Arc<KnownHead>| held.before == known.before && held.after == known.after;
-        if let Some(held) = self.heads.iter_mut().find(same) {
+        if let Some(held) = self.heads.iter_mut().find(|held| held.same_bytes(&known)) {
             *held = Arc::new(known);
         } else if self.heads.len() < HEADS_MAX {
             self.heads.push(Arc::new(known));
@@ -98,11 +207,11 @@ impl KnownHeads {
         true
     }
 
-    /// The head of one whole request, and where its body starts.
+    /// The head of one whole request, and where its parts stand.
     #[must_use]
-    pub fn find(&self, request: &[u8], body_bytes_max: usize) -> Option<(&Arc<KnownHead>, usize)> {
-        let start = |head: &KnownHead| head.body_start(request, body_bytes_max);
-        self.heads.iter().find_map(|head| Some((head, start(head)?)))
+    pub fn find(&self, request: &[u8], body_bytes_max: usize) -> Option<(&Arc<KnownHead>, Found)> {
+        let found = |head: &KnownHead| head.find_in(request, body_bytes_max);
+        self.heads.iter().find_map(|head| Some((head, found(head)?)))
     }
 
     /// How many are known.
@@ -118,11 +227,11 @@ impl KnownHeads {
     }
 }
 
-/// Where the value starts in a header line that gives the content length.
-fn length_in(line: &[u8]) -> Option<usize> {
-    let (name, rest) = line.split_at_checked(CONTENT_LENGTH.len())?;
+/// Where the value starts in a header line of that name.
+fn value_in(line: &[u8], name: &[u8]) -> Option<usize> {
+    let (found, rest) = line.split_at_checked(name.len())?;
     let value = rest.strip_prefix(b":")?;
-    if !name.eq_ignore_ascii_case(CONTENT_LENGTH) {
+    if !found.eq_ignore_ascii_case(name) {
         return None;
     }
     let space = value.iter().take_while(|byte| **byte == b' ').count();
@@ -155,6 +264,10 @@ mod tests {
         KnownHead::cut(head, 1)
     }
 
+    fn body_start(head: &KnownHead, request: &[u8], body_bytes_max: usize) -> Option<usize> {
+        head.find_in(request, body_bytes_max).map(|found| found.body_start)
+    }
+
     fn request(length: &str, body: &str) -> Vec<u8> {
         format!(
             "POST /v1/read HTTP/1.1\r\nhost: a\r\nContent-Length:  {length}\r\nx: 5\r\n\r\n{body}"
@@ -167,7 +280,7 @@ mod tests {
         let head = known(HEAD).unwrap();
         for body in ["", "{}", "0123456789ab", &"x".repeat(4_000)] {
             let request = request(&body.len().to_string(), body);
-            assert_eq!(head.body_start(&request, 4_000), Some(request.len() - body.len()));
+            assert_eq!(body_start(&head, &request, 4_000), Some(request.len() - body.len()));
         }
     }
 
@@ -184,12 +297,12 @@ mod tests {
             ("1000000000000000000000000", "{}"),
             ("11", "01234567890"),
         ] {
-            assert_eq!(head.body_start(&request(length, body), 10), None, "{length}");
+            assert_eq!(body_start(&head, &request(length, body), 10), None, "{length}");
         }
         let other = request("2", "{}");
-        assert_eq!(head.body_start(&other[..other.len() - 1], 10), None);
-        assert_eq!(head.body_start(&other[1..], 10), None);
-        assert_eq!(head.body_start(b"", 10), None);
+        assert_eq!(body_start(&head, &other[..other.len() - 1], 10), None);
+        assert_eq!(body_start(&head, &other[1..], 10), None);
+        assert_eq!(body_start(&head, b"", 10), None);
     }
 
     #[test]
@@ -225,6 +338,59 @@ mod tests {
         assert!(!heads.learn(long.as_bytes(), 0));
     }
 
+    /// A head with a request id above or below the content length.
+    fn with_id(above: bool, id: &str, length: usize) -> String {
+        let (id, length) =
+            (format!("X-Request-ID: {id}\r\n"), format!("content-length: {length}\r\n"));
+        let (first, second) = if above { (id, length) } else { (length, id) };
+        format!("POST /v1/read HTTP/1.1\r\n{first}host: a\r\n{second}x: y\r\n\r\n")
+    }
+
+    #[test]
+    fn a_head_is_known_again_with_another_request_id_and_gives_that() {
+        for above in [true, false] {
+            let head = known(with_id(above, "abc", 2).as_bytes()).unwrap();
+            for id in ["abc", "z", "A.b_c-9", &"i".repeat(64)] {
+                let request = with_id(above, id, 11) + "hello there";
+                let found = head.find_in(request.as_bytes(), 20).unwrap();
+                assert_eq!(&request[found.request_id], id);
+                assert_eq!(&request[found.body_start..], "hello there");
+            }
+        }
+    }
+
+    #[test]
+    fn what_may_not_be_repeated_as_a_request_id_is_left_to_the_parser() {
+        for above in [true, false] {
+            let head = known(with_id(above, "abc", 2).as_bytes()).unwrap();
+            for id in ["", "a ", "a b", "\"a\"", "\u{e9}", &"i".repeat(65)] {
+                let request = with_id(above, id, 2) + "{}";
+                assert_eq!(head.find_in(request.as_bytes(), 20), None, "{id}");
+                assert_eq!(known(with_id(above, id, 2).as_bytes()), None, "{id}");
+            }
+            for id in [" a", "a\r\nb: c"] {
+                let request = with_id(above, id, 2) + "{}";
+                assert_eq!(head.find_in(request.as_bytes(), 20), None, "{id}");
+            }
+            let longer = with_id(above, "abc", 2) + "{}{}";
+            assert_eq!(head.find_in(longer.as_bytes(), 20), None);
+        }
+        let twice = "POST / HTTP/1.1\r\nx-request-id: a\r\nX-REQUEST-ID: b\r\n\
+                     content-length: 1\r\n\r\n";
+        assert_eq!(known(twice.as_bytes()), None);
+    }
+
+    #[test]
+    fn heads_that_differ_in_their_request_id_only_count_once() {
+        let mut heads = KnownHeads::default();
+        for number in 0..9 {
+            for above in [true, false] {
+                assert!(heads.learn(with_id(above, &format!("r-{number}"), 2).as_bytes(), 0));
+            }
+        }
+        assert_eq!(heads.len(), 2);
+    }
+
     proptest! {
         #[test]
         fn what_a_known_head_takes_is_what_its_length_says(
@@ -240,7 +406,7 @@ mod tests {
             let end = request.len();
             request.extend_from_slice(&body);
             let digits = digits.as_bytes();
-            if let Some(found) = known(&head).and_then(|head| head.body_start(&request, 100)) {
+            if let Some(found) = known(&head).and_then(|head| body_start(&head, &request, 100)) {
                 prop_assert_eq!(found, end);
                 prop_assert_eq!(plain_number(digits), Some((digits.len(), body.len())));
             }
