@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -108,6 +109,49 @@ async def test_a_wrong_method_is_405_and_says_which_are_right(client: httpx.Asyn
     answer = await client.get("/v1/read")
     assert (answer.status_code, answer.json()["code"]) == (405, "METHOD_NOT_ALLOWED")
     assert "POST" in answer.headers["allow"]
+
+
+GET_ROUTES = ("/livez", "/readyz", "/version", "/v1/feature-groups", "/v1/services/nope", "/schema")
+
+
+@pytest.mark.parametrize("path", GET_ROUTES)
+async def test_head_answers_as_get_does_without_the_body(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    """RFC 9110, 9.3.2."""
+    got, headed = await client.get(path), await client.head(path)
+    assert (headed.status_code, headed.content) == (got.status_code, b"")
+    for name in ("content-type", "content-length", "headrace-generation"):
+        assert headed.headers[name] == got.headers[name]
+    assert (await client.get(path)).content == got.content  # the connection is still in step
+
+
+async def test_a_route_that_takes_get_says_that_it_takes_head(client: httpx.AsyncClient) -> None:
+    allowed = (await client.delete("/livez")).headers["allow"]
+    assert {"GET", "HEAD"} <= set(allowed.split(", "))
+    answer = await client.head("/v1/read")
+    assert answer.status_code == 405
+    assert "HEAD" not in answer.headers["allow"]
+
+
+MISSPELT = ("//livez", "/livez/", "/%6civez", "/v1//version", "/v1%2Ffeature-groups", "/schema/")
+
+
+@pytest.mark.parametrize("path", MISSPELT)
+async def test_a_path_is_taken_as_it_is_written(client: httpx.AsyncClient, path: str) -> None:
+    """What a proxy in front reads as another path is no route here."""
+    answer = await client.get(f"{client.base_url}{path}")
+    assert (answer.status_code, answer.json()["code"]) == (404, "NOT_FOUND")
+    assert f"`{path}`" in answer.json()["detail"]
+
+
+async def test_a_name_in_a_path_may_be_encoded(client: httpx.AsyncClient) -> None:
+    encoded = quote(OBJECT, safe="")
+    assert "%3A" in encoded
+    answer = await client.get(f"/v1/feature-groups/{encoded}")
+    assert (answer.status_code, answer.json()["name"]) == (200, OBJECT)
+    further = await client.get("/v1/feature-groups/a%2Fb")
+    assert (further.status_code, further.json()["code"]) == (404, "NOT_FOUND")
 
 
 async def test_commands_are_appended_with_their_coordinates(

@@ -34,7 +34,7 @@ from headrace.gateway.ports import (
 )
 from headrace.gateway.read_path import ReadPath
 from headrace.gateway.release import program_version
-from headrace.gateway.routes import ROUTES, Gateway
+from headrace.gateway.routes import ROUTES, Gateway, names_under
 from headrace.gateway.telemetry import Exposition, GatewayCollector, Gauges, Telemetry
 
 logger = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ def create_app(
         logging_config=None,
         state=State({"lane": lane, "gateway": gateway}),
     )
-    app.asgi_handler = Edge(app.asgi_handler, lane, ports.in_force)
+    app.asgi_handler = Edge(app.asgi_handler, lane, ports.in_force, names_under(ROUTES))
     return app
 
 

@@ -32,6 +32,7 @@ from uvicorn.server import ServerState
 
 from headrace.codec import LaneConnection, StaleCatalog
 from headrace.gateway.errors import problem
+from headrace.gateway.heads import head_mistake
 from headrace.gateway.lane_state import Lane
 from headrace.gateway.negotiation import accepted, is_json, kept_request_id
 from headrace.gateway.ports import ACCEPT_FEAST, ACCEPT_JSON
@@ -266,19 +267,21 @@ class LaneProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self._stage == ENDED or not self._head_within_limits() or self._http.should_upgrade():
             return  # the last: `_feed_plainly` comes back to it
-        if (
+        version = self._http.get_http_version()
+        mistake = head_mistake(version, self.url, self.headers)
+        if mistake is not None:
+            self._refuse(*mistake)
+        elif (
             self.url in (READ_URL, FEAST_URL)
             and self._local
             and self._http.get_method() == b"POST"
             and self._takes_headers()
             and not self._answer_due()
             and not self.flow.write_paused
-            and self._http.get_http_version() == "1.1"
+            and version == "1.1"
             and not self._lane.overloaded
         ):
             self._stage = LANE
-        elif self._http.get_http_version() not in ("1.1", "1.0"):
-            self._refuse(505, "HTTP_VERSION", "this server speaks HTTP/1.1 and HTTP/1.0")
         else:
             self._fall_through()
 

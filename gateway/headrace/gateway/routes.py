@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -267,6 +267,12 @@ ROUTES: tuple[HTTPRouteHandler, ...] = (
     metrics,
     show_version,
 )
+
+
+def names_under(routes: Iterable[HTTPRouteHandler]) -> tuple[bytes, ...]:
+    """What stands before the name in the paths of the routes that end in one."""
+    paths = (path for route in routes for path in route.paths if "{" in path)
+    return tuple(sorted({path.partition("{")[0].encode() for path in paths}))
 
 
 def missing_parts(in_force: CatalogInForce, parts: Sequence[PartState]) -> Iterator[MissingShape]:

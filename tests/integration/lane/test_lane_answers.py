@@ -97,6 +97,34 @@ async def test_the_lane_is_taken_again_after_an_asgi_answer(gateway: Running) ->
     assert gateway.lane.telemetry.lane_requests == 1
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["//v1/read", "/v1//read", "/v1/read/", "/%761/read", "/v1%2Fread", "/v1/./read", "/V1/read"],
+)
+async def test_a_path_that_is_written_otherwise_is_no_read(gateway: Running, path: str) -> None:
+    """What the lane does not know for its route, the routes behind it do not know either."""
+    connection = await gateway.connect()
+    answer = await connection.exchange(post(b"{}", path=path))
+    assert (answer.status, answer.json()["code"]) == (404, "NOT_FOUND")
+    assert gateway.engine.bodies == []
+
+
+@pytest.mark.parametrize("path", ["/v1/read?a=b", "http://gateway/v1/read"])
+async def test_a_read_may_have_a_query_or_a_whole_url(gateway: Running, path: str) -> None:
+    """RFC 9112, 3.2.2 makes servers take the latter."""
+    connection = await gateway.connect()
+    assert (await connection.exchange(post(b'{"n":1}', path=path))).json()["n"] == 1
+
+
+async def test_the_answer_to_a_head_has_no_body(gateway: Running) -> None:
+    connection = await gateway.connect()
+    connection.send(b"HEAD /livez HTTP/1.1\r\nhost: gateway\r\n\r\n", post(b'{"n":1}'))
+    head = await connection.reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"content-length: 14\r\n" in head
+    assert (await connection.answer()).json()["n"] == 1
+
+
 async def test_connection_close_is_honoured(gateway: Running) -> None:
     connection = await gateway.connect()
     answer = await connection.exchange(post(b"{}", "connection: close"))

@@ -129,31 +129,105 @@ async def test_a_target_that_is_too_long_is_414() -> None:
         assert (answer.status, answer.json()["code"]) == (414, "TARGET_TOO_LONG")
 
 
+POST = b"POST /v1/read HTTP/1.1\r\nhost: g\r\n"
 MALFORMED = {
     "not http": b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",
     "http 0.9": b"GET /livez\r\n\r\n",
-    "space in header name": b"GET /livez HTTP/1.1\r\nbad name: 1\r\n\r\n",
-    "two lengths": b"POST /v1/read HTTP/1.1\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{}",
-    "length and chunked": (
-        b"POST /v1/read HTTP/1.1\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n{}"
-    ),
-    "negative length": b"POST /v1/read HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
-    "huge length": b"POST /v1/read HTTP/1.1\r\ncontent-length: 99999999999999999999\r\n\r\n",
+    "space in header name": b"GET /livez HTTP/1.1\r\nhost: g\r\nbad name: 1\r\n\r\n",
+    "space before the colon": POST + b"content-length : 2\r\n\r\n{}",
+    "space before the first header": b"GET /livez HTTP/1.1\r\n host: g\r\n\r\n",
+    "folded header": POST + b"x: a\r\n b\r\ncontent-length: 2\r\n\r\n{}",
+    "folded length": POST + b"content-length:\r\n 2\r\n\r\n{}",
+    "lines of bare line feeds": POST.replace(b"\r", b"") + b"content-length: 2\n\n{}",
+    "one bare line feed": POST + b"x: a\ncontent-length: 2\r\n\r\n{}",
+    "bare line feed at the end": POST + b"content-length: 2\r\n\n{}",
+    "bare carriage return": POST + b"x: a\rcontent-length: 2\r\n\r\n{}",
+    "zero byte": POST + b"x: \x00\r\ncontent-length: 2\r\n\r\n{}",
+    "two lengths": POST + b"content-length: 2\r\ncontent-length: 3\r\n\r\n{}",
+    "one length twice": POST + b"content-length: 2\r\ncontent-length: 2\r\n\r\n{}",
+    "list of lengths": POST + b"content-length: 2, 2\r\n\r\n{}",
+    "length and chunked": POST + b"content-length: 2\r\ntransfer-encoding: chunked\r\n\r\n{}",
+    "chunked and length": CHUNKED[:-2] + b"content-length: 2\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "no length": POST + b"content-length:\r\n\r\n{}",
+    "negative length": POST + b"content-length: -1\r\n\r\n",
+    "length with a sign": POST + b"content-length: +2\r\n\r\n{}",
+    "length in hexadecimal": POST + b"content-length: 0x2\r\n\r\n{}",
+    "length with a gap": POST + b"content-length: 2 2\r\n\r\n{}",
+    "huge length": POST + b"content-length: 99999999999999999999\r\n\r\n",
     "bad chunk size": CHUNKED + b"zz\r\n{}\r\n0\r\n\r\n",
+    "chunk size with a sign": CHUNKED + b"+2\r\n{}\r\n0\r\n\r\n",
+    "chunk longer than it says": CHUNKED + b"2\r\n{}xx\r\n0\r\n\r\n",
+    "chunks of bare line feeds": CHUNKED + b"2\n{}\n0\n\n",
+    "chunked twice": CHUNKED[:-2] + b"transfer-encoding: chunked\r\n\r\n",
+    "chunked in HTTP/1.0": CHUNKED.replace(b"1.1", b"1.0") + b"0\r\n\r\n",
     "bytes in the target": b"GET /\xff\xfe HTTP/1.1\r\nhost: g\r\n\r\n",
+    "fragment in the target": b"GET /livez#a HTTP/1.1\r\nhost: g\r\n\r\n",
     "http 2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 }
 
 
 @pytest.mark.parametrize("request_bytes", MALFORMED.values(), ids=MALFORMED)
 async def test_malformed_http_is_a_400_problem_and_the_end(request_bytes: bytes) -> None:
+    """What follows on the connection is not read, so nothing can be smuggled behind it."""
     async with running() as gateway:
         connection = await gateway.connect()
-        answer = await connection.exchange(request_bytes)
+        connection.send(request_bytes, post(b'{"n":1}'))
+        answer = await connection.answer()
         assert answer.status in {400, 505}
+        assert answer.json()["code"] in {"MALFORMED_HTTP", "HTTP_VERSION"}
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.headers["x-request-id"]
         assert answer.headers["headrace-generation"] == "3"
+        assert await connection.ended() == b""
+        assert gateway.engine.bodies == []
+
+
+HOSTLESS = {
+    "no host": b"",
+    "two hosts": b"host: a\r\nhost: a\r\n",
+    "a blank in the host": b"host: a b\r\n",
+    "a path in the host": b"host: a/b\r\n",
+    "a name as port": b"host: a:http\r\n",
+}
+
+
+@pytest.mark.parametrize("fields", HOSTLESS.values(), ids=HOSTLESS)
+@pytest.mark.parametrize("start", [b"POST /v1/read", b"GET /livez"], ids=["lane", "asgi"])
+async def test_a_request_without_one_good_host_is_refused(start: bytes, fields: bytes) -> None:
+    """RFC 9112, 3.2."""
+    async with running() as gateway:
+        connection = await gateway.connect()
+        request = start + b" HTTP/1.1\r\n" + fields + b"content-length: 0\r\n\r\n"
+        answer = await connection.exchange(request)
+        assert (answer.status, answer.json()["code"]) == (400, "BAD_HOST")
+        assert await connection.ended() == b""
+
+
+@pytest.mark.parametrize("host", ["g", "g:6566", "[::1]:6566", "127.0.0.1", ""])
+async def test_a_good_host_is_taken_whatever_it_is(host: str) -> None:
+    async with running() as gateway:
+        connection = await gateway.connect()
+        start = f"GET /livez HTTP/1.1\r\nhost: {host}\r\n\r\n"
+        assert (await connection.exchange(start.encode())).status == 200
+
+
+async def test_http_1_0_needs_no_host() -> None:
+    async with running() as gateway:
+        connection = await gateway.connect()
+        assert (await connection.exchange(b"GET /livez HTTP/1.0\r\n\r\n")).status == 200
+
+
+@pytest.mark.parametrize(
+    "coding", [b"gzip, chunked", b"gzip", b"identity", b"gzip\r\ntransfer-encoding: chunked"]
+)
+async def test_a_transfer_coding_beside_chunked_is_501(coding: bytes) -> None:
+    """RFC 9112, 6.1."""
+    async with running() as gateway:
+        connection = await gateway.connect()
+        head = POST + b"transfer-encoding: " + coding + b"\r\n\r\n"
+        answer = await connection.exchange(head, b"2\r\n{}\r\n0\r\n\r\n")
+        assert (answer.status, answer.json()["code"]) == (501, "UNSUPPORTED_TRANSFER_CODING")
+        assert await connection.ended() == b""
         assert gateway.engine.bodies == []
 
 
