@@ -212,6 +212,18 @@ async def test_an_unreadable_list_of_commands_is_400(
     assert (answer.status_code, answer.json()["code"]) == (400, "UNREADABLE_BODY")
 
 
+async def test_too_many_commands_are_told_their_limit(client: httpx.AsyncClient) -> None:
+    answer = await client.post(
+        "/v1/commands",
+        content=b"[" + b"1," * 10_000 + b"1]",
+        headers={"content-type": "application/json"},
+    )
+    assert answer.status_code == 400
+    assert answer.json()["code"] == "TOO_MANY_COMMANDS"
+    assert answer.json()["type"] == "urn:headrace:problem:too-many-commands"
+    assert "10000" in answer.json()["detail"]
+
+
 @pytest.mark.parametrize(
     "command",
     [b"[" * 900 + b"]" * 900, b'{"a":' * 900 + b"1" + b"}" * 900, b"1" * 10_000, b'"\\ud800"'],
@@ -257,23 +269,30 @@ async def test_a_key_is_explained(client: httpx.AsyncClient, query: str, decisio
 
 
 @pytest.mark.parametrize(
-    ("query", "code"),
+    ("query", "code", "parameter"),
     [
-        ("", "BAD_REQUEST"),
-        (f"feature_group={OBJECT}", "MISSING_PARAMETER"),
-        (f"feature_group={OBJECT}&user_id=1&user_id=2", "MISSING_PARAMETER"),
-        (f"feature_group={OBJECT}&user_id=1&other=2", "MISSING_PARAMETER"),
-        (f"feature_group={OBJECT}&user_id=1.0", "BAD_KEY"),
-        (f"feature_group={OBJECT}&user_id={'9' * 10_000}", "BAD_KEY"),
-        (f"feature_group={OBJECT}&user_id=9223372036854775808", "BAD_KEY"),
-        (f"feature_group={OBJECT}&user_id=%FF", "BAD_KEY"),
+        ("", "MISSING_PARAMETER", "feature_group"),
+        (f"feature_group={OBJECT}", "MISSING_PARAMETER", "user_id"),
+        (
+            f"feature_group={OBJECT}&feature_group=a&user_id=1",
+            "DUPLICATE_PARAMETER",
+            "feature_group",
+        ),
+        (f"feature_group={OBJECT}&user_id=1&user_id=2", "DUPLICATE_PARAMETER", "user_id"),
+        (f"feature_group={OBJECT}&user_id=1&other=2", "UNKNOWN_PARAMETER", "other"),
+        (f"feature_group={OBJECT}&user_id=1.0", "BAD_KEY", "user_id"),
+        (f"feature_group={OBJECT}&user_id={'9' * 10_000}", "BAD_KEY", "user_id"),
+        (f"feature_group={OBJECT}&user_id=9223372036854775808", "BAD_KEY", "user_id"),
+        (f"feature_group={OBJECT}&user_id=%FF", "BAD_KEY", "user_id"),
     ],
 )
-async def test_what_cannot_be_explained_is_400(
-    client: httpx.AsyncClient, query: str, code: str
+async def test_what_cannot_be_explained_is_400_and_names_the_parameter(
+    client: httpx.AsyncClient, query: str, code: str, parameter: str
 ) -> None:
     answer = await client.get(f"/v1/explain?{query}")
-    assert (answer.status_code, answer.json()["code"]) == (400, code)
+    told = answer.json()
+    assert (answer.status_code, told["code"], told["path"]) == (400, code, parameter)
+    assert f"`{parameter}`" in told["detail"]
 
 
 @pytest.mark.parametrize("path", ["/livez", "/v1/feature-groups", "/metrics", "/nowhere"])

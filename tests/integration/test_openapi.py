@@ -21,6 +21,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from headrace.gateway.problem_codes import PROBLEM_CODES
+
 EXAMPLES = 25
 CHECKS = [
     not_a_server_error,
@@ -97,6 +99,18 @@ async def test_the_read_route_describes_every_status_it_can_answer_with(url: str
         for media_type in response["content"]
     }
     assert problem_types == {"application/problem+json"}
+
+
+async def test_every_problem_has_its_code_and_type_in_the_document(url: str) -> None:
+    async with httpx.AsyncClient() as client:
+        document = (await client.get(f"{url}/schema/openapi.json")).json()
+    described = document["components"]["schemas"]["Problem"]["properties"]
+    assert described["code"]["enum"] == [code.word for code in PROBLEM_CODES]
+    assert described["type"]["enum"] == [code.type for code in PROBLEM_CODES]
+    explain = document["paths"]["/v1/explain"]["get"]["parameters"]
+    assert [(parameter["name"], parameter["required"]) for parameter in explain] == [
+        ("feature_group", True)
+    ]
 
 
 @pytest.mark.parametrize("route", ["/v1/read", "/get-online-features"])

@@ -6,7 +6,7 @@ import msgspec
 
 from headrace.codec import encode_commands
 from headrace.gateway.catalog_in_force import CatalogInForce
-from headrace.gateway.errors import LogUnavailable, UnreadableRequest
+from headrace.gateway.errors import LogUnavailable, TooManyCommands, UnreadableRequest
 from headrace.gateway.ports import Clock, CommandAppender
 from headrace.gateway.wire import AppendedShape, CommandsShape, RefusedShape
 
@@ -27,7 +27,7 @@ class CommandIntake:
         self._clock = clock
 
     async def take(self, body: bytes) -> CommandsShape:
-        """Durable on return. Raises `UnreadableRequest` and `LogUnavailable`."""
+        """Durable on return. Raises `LogUnavailable` and what `read_list` raises."""
         payloads = read_list(body)
         if self._appender is None:
             raise LogUnavailable("this gateway has no command log; set `commands` in its settings")
@@ -57,7 +57,10 @@ class CommandIntake:
 
 
 def read_list(body: bytes) -> list[bytes]:
-    """The commands of a list, each as the caller's own bytes; raises `UnreadableRequest`."""
+    """The commands of a list, each as the caller's own bytes.
+
+    Raises `UnreadableRequest` and `TooManyCommands`.
+    """
     try:
         body.decode("utf-8")
         commands = _decode_list(body)
@@ -70,7 +73,8 @@ def read_list(body: bytes) -> list[bytes]:
     except msgspec.DecodeError as error:
         raise UnreadableRequest(f"expected a JSON list of commands: {error}") from None
     if len(commands) > COMMANDS_MAX:
-        raise UnreadableRequest(
-            f"expected at most {COMMANDS_MAX} commands a request, got {len(commands)}"
+        raise TooManyCommands(
+            f"expected at most {COMMANDS_MAX} commands a request, got {len(commands)};"
+            " send them in several"
         )
     return [bytes(command) for command in commands]

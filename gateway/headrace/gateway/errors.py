@@ -3,18 +3,24 @@
 GatewayError
 ├── CallerError             the caller can repair the request
 │   ├── UnreadableRequest      UnsupportedMediaType      NotAcceptable
-│   ├── UnknownName            MissingParameter          BadKey
-│   └── RefusedCaller          BodyTooLarge          CallerGone
+│   ├── TooManyCommands        UnknownName            RefusedCaller
+│   ├── BodyTooLarge           CallerGone
+│   └── BadParameter            of `/v1/explain`, with the parameter's name
+│       └── MissingParameter       UnknownParameter       DuplicateParameter     BadKey
 └── Unavailable             retriable: the caller may try again after `retry_after_seconds`
     └── CatalogMissing         StoreUnavailable          LogUnavailable       Overloaded
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Iterable
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 from litestar.exceptions import HTTPException
+from litestar.params import Parameter
+
+from headrace.gateway.problem_codes import PROBLEM_CODES, type_of
 
 PROBLEM_TYPE = "application/problem+json"
 
@@ -36,11 +42,38 @@ class UnreadableRequest(CallerError):
     code = "UNREADABLE_BODY"
 
 
-class MissingParameter(CallerError):
+class TooManyCommands(CallerError):
+    """A list of more commands than one request may carry."""
+
+    code = "TOO_MANY_COMMANDS"
+
+
+class BadParameter(CallerError):
+    """A query parameter that is wrong; `nearest` is the valid name closest to an unknown one."""
+
+    code = "BAD_PARAMETER"
+
+    def __init__(
+        self, message: str, *, parameter: str | None = None, nearest: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.parameter = parameter
+        self.nearest = nearest
+
+
+class MissingParameter(BadParameter):
     code = "MISSING_PARAMETER"
 
 
-class BadKey(CallerError):
+class UnknownParameter(BadParameter):
+    code = "UNKNOWN_PARAMETER"
+
+
+class DuplicateParameter(BadParameter):
+    code = "DUPLICATE_PARAMETER"
+
+
+class BadKey(BadParameter):
     code = "BAD_KEY"
 
 
@@ -128,14 +161,25 @@ CODE_BY_STATUS: dict[int, str] = {
 """Code of the framework's own errors, which carry a status only."""
 
 
-class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """RFC 9457 problem details; `code` is stable and upper-case, `detail` is one sentence."""
+def _one_of(words: Iterable[str]) -> Any:
+    """What the OpenAPI document says of a text that has one of these values."""
+    return Parameter(schema_extra={"enum": [*words]})
 
-    type: str
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """RFC 9457 problem details; `code` is stable and upper-case, `detail` is one sentence.
+
+    `path` and `offset` say where in the body, or which query parameter; `nearest` is the valid name
+    closest to one that is unknown.
+    """
+
+    type: Annotated[str, _one_of(code.type for code in PROBLEM_CODES)]
     title: str
     status: int
-    code: str
+    code: Annotated[str, _one_of(code.word for code in PROBLEM_CODES)]
     detail: str
+    path: str | None = None
+    offset: int | None = None
     nearest: str | None = None
 
 
@@ -150,14 +194,17 @@ class Refusal(msgspec.Struct, frozen=True):
         return msgspec.json.encode(self.problem)
 
 
-def problem(status: int, code: str, detail: str, nearest: str | None = None) -> Problem:
+def problem(
+    status: int, code: str, detail: str, nearest: str | None = None, path: str | None = None
+) -> Problem:
     """A problem of the same shape as those the read engine makes."""
     return Problem(
-        type=f"urn:headrace:problem:{code.lower().replace('_', '-')}",
+        type=type_of(code),
         title=code.replace("_", " ").capitalize(),
         status=status,
         code=code,
         detail=detail,
+        path=path,
         nearest=nearest,
     )
 
@@ -177,6 +224,8 @@ def _refusal_of_ours(error: GatewayError) -> Refusal:
     status = next(STATUS_BY_ERROR[kind] for kind in type(error).__mro__ if kind in STATUS_BY_ERROR)
     if isinstance(error, UnknownName):
         return Refusal(problem(status, error.word, str(error), error.nearest))
+    if isinstance(error, BadParameter):
+        return Refusal(problem(status, error.code, str(error), error.nearest, error.parameter))
     headers: tuple[tuple[str, str], ...] = ()
     if isinstance(error, Unavailable):
         headers = (("retry-after", str(error.retry_after_seconds)),)

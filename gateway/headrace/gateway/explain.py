@@ -8,7 +8,7 @@ from time import perf_counter_ns
 
 from headrace.codec import Catalog, CodecError
 from headrace.gateway.catalog_in_force import CatalogInForce
-from headrace.gateway.errors import BadKey, MissingParameter, UnknownName
+from headrace.gateway.errors import BadKey, MissingParameter, UnknownName, UnknownParameter
 from headrace.gateway.explain_tiers import tier_shapes
 from headrace.gateway.ports import Clock, HeldBlock, Inspection, RowInspector, TierInspector
 from headrace.gateway.wire import ExplanationShape, StageShape, fingerprint_text
@@ -37,7 +37,7 @@ class Explainer:
         self._clock = clock
 
     async def explain(self, name: str, parameters: Mapping[str, str]) -> ExplanationShape:
-        """Raises `UnknownName`, `MissingParameter`, `BadKey` and `StoreUnavailable`."""
+        """Raises `UnknownName`, `BadParameter` and `StoreUnavailable`."""
         watch = StopWatch()
         catalog, group = self._in_force.catalog, known_group(self._in_force, name)
         keys = read_keys(group, parameters)
@@ -115,11 +115,16 @@ def read_keys(group: Group, parameters: Mapping[str, str]) -> dict[str, int | st
         if name not in parameters:
             raise MissingParameter(
                 f"expected one query parameter per key field of `{group.name}` "
-                f"({', '.join(f'`{key}`' for key in wanted)}), and `{name}` is missing"
+                f"({', '.join(f'`{key}`' for key in wanted)}), and `{name}` is missing",
+                parameter=name,
             )
     for name in parameters:
         if name not in wanted:
-            raise MissingParameter(f"`{name}` is not a key field of `{group.name}`")
+            raise UnknownParameter(
+                f"`{name[:80]}` is not a key field of `{group.name}`",
+                parameter=name[:80],
+                nearest=nearest(name, wanted),
+            )
     keys: dict[str, int | str] = {}
     for key in group.keys:
         text = parameters[key.name]
@@ -128,7 +133,7 @@ def read_keys(group: Group, parameters: Mapping[str, str]) -> dict[str, int | st
         elif _INTEGER(text):
             keys[key.name] = int(text)
         else:
-            raise BadKey(f"`{key.name}` is {key.type}: expected a whole number")
+            raise BadKey(f"`{key.name}` is {key.type}: expected a whole number", parameter=key.name)
     return keys
 
 
@@ -136,7 +141,9 @@ def encode_key(catalog: Catalog, group: Group, keys: Mapping[str, int | str]) ->
     """Key bytes (semantics 8); raises `BadKey`."""
     try:
         return catalog.encode_key(group.name, keys)
-    except (CodecError, UnicodeEncodeError) as error:
+    except CodecError as error:
+        raise BadKey(str(error), parameter=error.path or None) from None
+    except UnicodeEncodeError as error:
         raise BadKey(str(error)) from None
 
 

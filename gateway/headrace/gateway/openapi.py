@@ -252,3 +252,13 @@ class CommandsOperation(Operation):
 
     def __post_init__(self) -> None:
         self.request_body = _json_body(Schema(type=OpenAPIType.ARRAY, items=_command()))
+
+
+@dataclass
+class ExplainOperation(Operation):
+    """`/v1/explain`: its handler misses a parameter itself, to say so as it says all else."""
+
+    def __post_init__(self) -> None:
+        for parameter in self.parameters or []:
+            if isinstance(parameter, Parameter):
+                parameter.required = True

@@ -17,6 +17,7 @@ from headrace.gateway.catalog_in_force import CatalogInForce
 from headrace.gateway.commands import CommandIntake
 from headrace.gateway.edge import REQUEST_ID_KEY
 from headrace.gateway.errors import (
+    DuplicateParameter,
     MissingParameter,
     NotAcceptable,
     UnknownName,
@@ -29,6 +30,7 @@ from headrace.gateway.negotiation import OFFERS, accepted, is_json
 from headrace.gateway.openapi import (
     EVERY_ANSWER,
     CommandsOperation,
+    ExplainOperation,
     ReadOperation,
     answers,
     problems,
@@ -200,17 +202,26 @@ async def show_schema(fingerprint: FromPath[str], gateway: TheGateway) -> Respon
     return Response(msgspec.json.decode(text), headers=headers)
 
 
-@get("/v1/explain", responses=problems(404), response_headers=EVERY_ANSWER)
+@get(
+    "/v1/explain",
+    operation_class=ExplainOperation,
+    responses=problems(404),
+    response_headers=EVERY_ANSWER,
+)
 async def explain(
-    request: AnyRequest, gateway: TheGateway, feature_group: FromQuery[str]
+    request: AnyRequest, gateway: TheGateway, feature_group: FromQuery[str | None] = None
 ) -> ExplanationShape:
     """Where the answer for one key comes from and why; key fields are further query parameters."""
     parameters: dict[str, str] = {}
     for name, text in request.query_params.multi_items():
         if name in parameters:
-            raise MissingParameter(f"`{name[:80]}` stands twice")
+            raise DuplicateParameter(f"`{name[:80]}` stands twice", parameter=name[:80])
         parameters[name] = str(text)
     parameters.pop("feature_group", None)
+    if feature_group is None:
+        raise MissingParameter(
+            "expected the name of a feature group as `feature_group`", parameter="feature_group"
+        )
     return await gateway.explainer.explain(feature_group, parameters)
 
 

@@ -99,3 +99,12 @@ def parse_type(text: str) -> FieldType | None:
 def type_names() -> list[str]:
     """Names for messages."""
     return [*SCALARS, "List<Text>", "Vector<64>"]
+
+
+def rule_of_type(text: str) -> str | None:
+    """How the type is written that a name was meant for, where that shows; None where not."""
+    if re.match(r"(?i)vector\b", text):
+        return f"write `Vector<N>` with N from 1 to {VECTOR_ITEMS_MAX}, such as `Vector<64>`"
+    if re.match(r"(?i)(list|array)\b", text):
+        return f"write `List<T>` with T one of {', '.join(SCALARS)}"
+    return None

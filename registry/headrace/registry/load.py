@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
 from headrace.registry import values
-from headrace.registry.field_types import FieldType, parse_type, type_names
+from headrace.registry.field_types import SCALARS, FieldType, parse_type, rule_of_type, type_names
 from headrace.registry.files import read_files
 from headrace.registry.model import (
     Field,
@@ -258,7 +258,10 @@ def _field_type(reading: Reading, node: YamlNode) -> FieldType | Unreadable:
         declared = parse_type(node.text)
         if declared is not None:
             return declared
-        hint = did_you_mean(node.text, type_names()) or f"; types are {', '.join(type_names())}"
+        names = ", ".join(type_names())
+        near = did_you_mean(node.text, SCALARS) or f"; types are {names}"
+        rule = rule_of_type(node.text)
+        hint = f"; {rule}" if rule else near
         sentence = f"{values.described(node)} is not a type{hint}"
         return reading.report(node.mark, "FIELD_TYPE_KNOWN", sentence)
     return reading.wrong(node, "a type, text")

@@ -39,6 +39,9 @@ _DURATION = re.compile(r"(0|[1-9][0-9]{0,11})(ms|s|m|h|d)\Z")
 _UNIT_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
+TEXT: Final = "text"
+
+
 class Unreadable:
     """What a reader answers when it has reported a finding instead of a value."""
 
@@ -69,8 +72,10 @@ class Reading:
         """Report a value of another kind than expected."""
         if isinstance(node, YamlScalar):
             value = resolve(node)
-            if isinstance(value, Ambiguous):
+            if isinstance(value, Ambiguous) and expected == TEXT:
                 return self.report_problem(ambiguity(node))
+            if isinstance(value, Ambiguous):
+                return self.report_problem(ambiguity(node, f"expected {expected}"))
         return self.report(node.mark, "VALUE_TYPED", f"expected {expected}, got {described(node)}")
 
 
@@ -95,13 +100,13 @@ def text(reading: Reading, node: YamlNode) -> str | Unreadable:
         value = resolve(node)
         if isinstance(value, str):
             return value
-    return reading.wrong(node, "text")
+    return reading.wrong(node, TEXT)
 
 
 def name_text(reading: Reading, node: YamlNode) -> str | Unreadable:
     """Text that is not empty."""
     value = text(reading, node)
-    return value if value else reading.wrong(node, "text")
+    return value if value else reading.wrong(node, TEXT)
 
 
 def flag(reading: Reading, node: YamlNode) -> bool | Unreadable:
@@ -109,7 +114,7 @@ def flag(reading: Reading, node: YamlNode) -> bool | Unreadable:
         value = resolve(node)
         if isinstance(value, bool):
             return value
-    return reading.wrong(node, "true or false")
+    return reading.wrong(node, "`true` or `false`")
 
 
 def integer(reading: Reading, node: YamlNode) -> int | Unreadable:
@@ -176,11 +181,10 @@ def _scalar_default(reading: Reading, node: YamlNode, scalar: str) -> object:
 
 
 def _mistyped(reading: Reading, node: YamlNode, declared: str) -> Unreadable:
-    # An ambiguous scalar is only a different story where quoting it would mend it.
-    if isinstance(node, YamlScalar) and isinstance(resolve(node), Ambiguous):
-        return reading.report_problem(ambiguity(node))
-    sentence = f"expected a default of type `{declared}`, got {described(node)}"
     form = _FORMS.get(declared)
+    if isinstance(node, YamlScalar) and isinstance(resolve(node), Ambiguous):
+        return reading.report_problem(ambiguity(node, form) if form else ambiguity(node))
+    sentence = f"expected a default of type `{declared}`, got {described(node)}"
     return reading.report(
         node.mark, "FIELD_DEFAULT_TYPED", f"{sentence}; {form}" if form else sentence
     )
@@ -270,6 +274,9 @@ _SCALAR_DEFAULTS: Final[dict[str, Callable[[YamlScalar], object]]] = {
 }
 
 _FORMS: Final = {
+    "Boolean": "write `true` or `false` without quotes",
+    "Float": "write a number such as `0.5` without quotes",
+    "Double": "write a number such as `0.5` without quotes",
     "Bytes": "write base64 with padding",
     "Date": "write `2000-01-31`",
     "Timestamp": "write `2000-01-31T12:30:00Z`",

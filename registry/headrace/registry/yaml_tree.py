@@ -143,12 +143,12 @@ def plain_values(node: YamlNode) -> tuple[object, list[YamlProblem]]:
     return _plain(node, problems), problems
 
 
-def ambiguity(scalar: YamlScalar) -> YamlProblem:
+def ambiguity(scalar: YamlScalar, mend: str = "quote it if it is text") -> YamlProblem:
+    """The finding for a plain scalar that YAML libraries read differently, and what mends it."""
     return YamlProblem(
         scalar.mark,
         "SCALAR_UNAMBIGUOUS",
-        f"`{shown(scalar.text)}` is read differently by different YAML libraries; "
-        "quote it if it is text",
+        f"`{shown(scalar.text)}` is read differently by different YAML libraries; {mend}",
     )
 
 

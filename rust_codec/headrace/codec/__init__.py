@@ -6,6 +6,7 @@
 
 from headrace.codec._codec import (
     FORMAT_VERSION,
+    KEY_BYTES_MAX,
     CachedReads,
     Catalog,
     CodecError,
@@ -35,6 +36,7 @@ from headrace.codec._codec import (
 
 __all__ = [
     "FORMAT_VERSION",
+    "KEY_BYTES_MAX",
     "CachedReads",
     "Catalog",
     "CodecError",

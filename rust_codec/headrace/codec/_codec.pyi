@@ -553,7 +553,11 @@ class ReadEngine:
         stale_catalog), `plans/hit`, `plans/miss` and `rows/STATUS/GROUP`, a row under its worst
         status."""
     @staticmethod
+    def problems() -> list[tuple[str, int, str]]:
+        """Every problem of a read: its word, its HTTP status and when it is answered."""
+    @staticmethod
     def envelope_schema() -> str:
         """The Avro schema (JSON text) of an Avro answer."""
 
 FORMAT_VERSION: Final[int]
+KEY_BYTES_MAX: Final[int]

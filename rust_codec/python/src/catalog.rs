@@ -188,22 +188,27 @@ fn key_bytes(group: &Group, keys: &Bound<'_, PyMapping>) -> PyResult<Vec<u8>> {
             break; // `finish` names it.
         }
         let value = keys.get_item(&field.name)?;
-        push(&mut writer, &value)?.map_err(|failure| refuse(&failure))?;
+        push(&mut writer, &field.name, &value)?.map_err(|failure| refuse(&failure))?;
     }
     writer.finish().map_err(|failure| refuse(&failure))?;
     Ok(out)
 }
 
-fn push(writer: &mut KeyWriter<'_>, value: &Bound<'_, PyAny>) -> PyResult<Result<(), Error>> {
+fn push(
+    writer: &mut KeyWriter<'_>,
+    name: &str,
+    value: &Bound<'_, PyAny>,
+) -> PyResult<Result<(), Error>> {
     if let Ok(text) = value.cast::<PyString>() {
         return Ok(writer.push_text(&text.to_string_lossy()));
     }
     if value.is_instance_of::<PyInt>() && !value.is_instance_of::<PyBool>() {
         return Ok(match value.extract::<i64>() {
             Ok(number) => writer.push_integer(number),
-            Err(_) => Err(Error::new(Kind::Key, "the number does not fit 64 bits")),
+            Err(_) => Err(Error::new(Kind::Key, "the number does not fit 64 bits").under(name)),
         });
     }
     let kind = value.get_type().name()?;
-    Ok(Err(Error::new(Kind::Key, format!("a key is an int or a str, got {kind}"))))
+    let message = format!("a key is an int or a str, got {kind}");
+    Ok(Err(Error::new(Kind::Key, message).under(name)))
 }

@@ -47,6 +47,8 @@ mod _codec {
 
     #[pymodule_export]
     const FORMAT_VERSION: u32 = headrace_codec::format::FORMAT_VERSION;
+    #[pymodule_export]
+    const KEY_BYTES_MAX: usize = headrace_codec::format::KEY_BYTES_MAX;
 
     #[pymodule_init]
     fn finish(module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {

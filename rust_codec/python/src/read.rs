@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use headrace_codec::read::coding::Coding;
 use headrace_codec::read::engine::{Engine, ReadCall};
 use headrace_codec::read::plan::Accept;
+use headrace_codec::read::problem::Code;
 use headrace_codec::read::{Limits, envelope};
 use headrace_lmdb::row_error;
 use pyo3::create_exception;
@@ -77,6 +78,12 @@ impl ReadEngine {
     /// Totals since start, by name.
     fn counters(&self) -> BTreeMap<String, u64> {
         self.engine.counters().snapshot().into_iter().collect()
+    }
+
+    /// Every problem of a read: its word, its HTTP status and when it is answered.
+    #[staticmethod]
+    fn problems() -> Vec<(&'static str, u16, &'static str)> {
+        Code::ALL.iter().map(|code| (code.word(), code.status(), code.meaning())).collect()
     }
 
     /// The Avro schema (JSON text) of an Avro answer.

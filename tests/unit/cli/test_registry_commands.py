@@ -61,7 +61,8 @@ def test_check_prints_every_finding_and_exits_1(here: Path) -> None:
     assert outcome.exit_code == 1
     assert outcome.stdout == (
         "features/live.yaml:6:43  SCALAR_UNAMBIGUOUS  "
-        "`NO` is read differently by different YAML libraries; quote it if it is text\n"
+        "`NO` is read differently by different YAML libraries; "
+        "write a whole number of 32 bits without quotes\n"
         "features/live.yaml:9:1  HISTORY_TTL_GIVEN  "
         "History `live::visits` has no ttl, so keys that go quiet are kept (warning)\n"
         "features/live.yaml:15:3  MEMBER_KNOWN  "

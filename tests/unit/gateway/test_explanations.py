@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from running_gateway import GROUP_NAME, document
 
-from headrace.gateway.errors import BadKey, MissingParameter
+from headrace.gateway.errors import BadKey, BadParameter, MissingParameter, UnknownParameter
 from headrace.gateway.explain import judge, read_keys
 from headrace.gateway.ports import Inspection
 from headrace.registry.catalog import Group, KeyField, Schema, ValueField
@@ -44,13 +44,22 @@ def test_keys_are_read_by_type() -> None:
 @pytest.mark.parametrize("text", ["", "1.0", "+1", "01", "1e3", " 1", "١", "9" * 20])
 def test_only_a_plain_whole_number_is_an_integer_key(text: str) -> None:
     """Semantics 8."""
-    with pytest.raises(BadKey, match="`room` is Integer"):
+    with pytest.raises(BadKey, match="`room` is Integer") as caught:
         read_keys(PAIR, {"origin": "a", "room": text})
+    assert caught.value.parameter == "room"
 
 
 @pytest.mark.parametrize(
-    "parameters", [{}, {"origin": "a"}, {"origin": "a", "room": "1", "other": "2"}]
+    ("parameters", "error", "parameter", "nearest"),
+    [
+        ({}, MissingParameter, "origin", None),
+        ({"origin": "a"}, MissingParameter, "room", None),
+        ({"origin": "a", "room": "1", "rom": "2"}, UnknownParameter, "rom", "room"),
+    ],
 )
-def test_keys_are_exactly_the_groups_key_fields(parameters: dict[str, str]) -> None:
-    with pytest.raises(MissingParameter, match="live::pair"):
+def test_keys_are_exactly_the_groups_key_fields(
+    parameters: dict[str, str], error: type[BadParameter], parameter: str, nearest: str | None
+) -> None:
+    with pytest.raises(error, match="live::pair") as caught:
         read_keys(PAIR, parameters)
+    assert (caught.value.parameter, caught.value.nearest) == (parameter, nearest)

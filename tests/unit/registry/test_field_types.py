@@ -15,7 +15,7 @@ from headrace.registry.catalog import (
     ValueField,
     encode_document,
 )
-from headrace.registry.field_types import SCALARS, parse_type, type_names
+from headrace.registry.field_types import SCALARS, parse_type, rule_of_type, type_names
 
 EVERY_TYPE = [*SCALARS, *(f"List<{name}>" for name in SCALARS), "Vector<1>", "Vector<16384>"]
 
@@ -73,3 +73,21 @@ def test_other_names_are_no_types(name: str) -> None:
 
 def test_names_for_messages_are_types() -> None:
     assert all(parse_type(name) for name in type_names())
+
+
+@pytest.mark.parametrize("name", ["Vector<0>", "Vector<16385>", "Vector<>", "vector<4>", "Vector"])
+def test_the_rule_of_vectors_is_told_for_a_name_that_means_one(name: str) -> None:
+    assert parse_type(name) is None
+    told = rule_of_type(name)
+    assert told == "write `Vector<N>` with N from 1 to 16384, such as `Vector<64>`"
+
+
+@pytest.mark.parametrize("name", ["List<text>", "List<Vector<4>>", "list"])
+def test_the_rule_of_lists_is_told_for_a_name_that_means_one(name: str) -> None:
+    assert parse_type(name) is None
+    assert (rule_of_type(name) or "").startswith("write `List<T>` with T one of Boolean, ")
+
+
+def test_no_rule_is_told_for_a_name_that_means_another_type() -> None:
+    assert rule_of_type("Vectorial") is None
+    assert rule_of_type("String") is None

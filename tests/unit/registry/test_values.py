@@ -126,8 +126,8 @@ def test_values_of_members(reader: values.Reader, text: str, value: object) -> N
         (values.text, "5", "expected text, got `5`"),
         (values.text, "[a]", "expected text, got a list"),
         (values.name_text, '""', "expected text, got an empty text"),
-        (values.flag, '"true"', 'expected true or false, got `"true"`'),
-        (values.flag, "1", "expected true or false, got `1`"),
+        (values.flag, '"true"', 'expected `true` or `false`, got `"true"`'),
+        (values.flag, "1", "expected `true` or `false`, got `1`"),
         (values.integer, "true", "expected an integer, got `true`"),
         (values.integer, "1.0", "expected an integer, got `1.0`"),
         (values.number, "true", "expected a number, got `true`"),
@@ -145,3 +145,34 @@ def test_values_of_another_kind_are_findings(
     reading = Reading("")
     reader(reading, node_of(text))
     assert [(f.rule, f.sentence) for f in reading.findings] == [("VALUE_TYPED", expected)]
+
+
+@pytest.mark.parametrize(
+    ("declared", "text", "rule", "told"),
+    [
+        ("Boolean", "yes", "SCALAR_UNAMBIGUOUS", "; write `true` or `false` without quotes"),
+        ("Boolean", '"yes"', "FIELD_DEFAULT_TYPED", "; write `true` or `false` without quotes"),
+        ("List<Boolean>", "[On]", "SCALAR_UNAMBIGUOUS", "; write `true` or `false` without quotes"),
+        ("Double", ".inf", "SCALAR_UNAMBIGUOUS", "; write a number such as `0.5` without quotes"),
+        ("Text", "NO", "SCALAR_UNAMBIGUOUS", "; quote it"),
+    ],
+)
+def test_a_default_that_is_refused_is_told_with_the_form_to_write(
+    declared: str, text: str, rule: str, told: str
+) -> None:
+    kind = parse_type(declared)
+    assert kind is not None
+    reading = Reading("a.yaml")
+    values.default_value(reading, node_of(text), kind)
+    (finding,) = reading.findings
+    assert finding.rule == rule
+    assert finding.sentence.endswith(told)
+
+
+def test_a_flag_that_libraries_read_differently_is_not_told_to_be_quoted() -> None:
+    reading = Reading("a.yaml")
+    values.flag(reading, node_of("yes"))
+    values.text(reading, node_of("yes"))
+    flag, text = reading.findings
+    assert flag.sentence.endswith("; expected `true` or `false`")
+    assert text.sentence.endswith("; quote it if it is text")

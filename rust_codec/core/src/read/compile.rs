@@ -359,6 +359,11 @@ fn find_fields(group: &Group, names: &[Name<'_>]) -> Result<Vec<usize>> {
 fn find_field(group: &Group, name: &Name<'_>) -> Result<usize> {
     field_position(group, &name.text).ok_or_else(|| {
         let known = group.current().fields.iter().map(|field| field.name.as_str());
+        if name.text == "*" {
+            let detail = "`\"*\"` stands for all fields in place of the list, not in it: write \
+                          `\"fields\":\"*\"`, or leave `fields` out";
+            return Problem::new(Code::UnknownField, detail).at(name.offset);
+        }
         let shown = echo(&name.text);
         let detail = if group.keys.iter().any(|key| key.name == name.text) {
             format!("`{shown}` is a key field of `{}`; only value fields are read", group.name)

@@ -62,18 +62,24 @@ impl Keys {
                 let detail = format!("a request has at most {} rows", limits.rows_max);
                 return Err(within(Problem::new(Code::TooManyRows, detail)));
             }
-            self.encode_read(read, columns, rows).map_err(within)?;
+            self.encode_read(plan, read, columns, rows).map_err(within)?;
             self.read_ends.push(self.ends.len());
         }
         Ok(())
     }
 
-    fn encode_read(&mut self, read: &PlannedRead, columns: &[Column], rows: usize) -> Result<()> {
+    fn encode_read(
+        &mut self,
+        plan: &Plan,
+        read: &PlannedRead,
+        columns: &[Column],
+        rows: usize,
+    ) -> Result<()> {
         if let [position] = read.columns.as_slice()
             && let Some(column) = columns.get(*position)
             && read.group.keys.first().is_some_and(|key| key.scalar != Scalar::Text)
         {
-            return self.encode_integers(read, column);
+            return self.encode_integers(plan, read, column);
         }
         for row in 0..rows {
             let mut writer = KeyWriter::new(&read.group, &mut self.bytes);
@@ -87,19 +93,24 @@ impl Keys {
                     let value = column.integers().get(row).copied().unwrap_or_default();
                     writer.push_integer(value)
                 };
-                pushed.map_err(|error| refused(error, row))?;
+                pushed.map_err(|error| refused(plan, *position, row, error))?;
             }
-            writer.finish().map_err(|error| refused(error, row))?;
+            writer.finish().map_err(|error| {
+                let position = longest(read, columns, row);
+                let single = columns.get(position).is_some_and(|column| column.len() == 1);
+                refused(plan, position, if single { 0 } else { row }, error)
+            })?;
             self.ends.push(self.bytes.len());
         }
         Ok(())
     }
 
     /// The one key column that most groups have.
-    fn encode_integers(&mut self, read: &PlannedRead, column: &Column) -> Result<()> {
+    fn encode_integers(&mut self, plan: &Plan, read: &PlannedRead, column: &Column) -> Result<()> {
+        let position = read.columns.first().copied().unwrap_or_default();
         for (row, value) in column.integers().iter().enumerate() {
             let mut writer = KeyWriter::new(&read.group, &mut self.bytes);
-            writer.push_integer(*value).map_err(|error| refused(error, row))?;
+            writer.push_integer(*value).map_err(|error| refused(plan, position, row, error))?;
             self.ends.push(self.bytes.len());
         }
         Ok(())
@@ -143,8 +154,19 @@ fn ragged(plan: &Plan, read: &PlannedRead, columns: &[Column]) -> Problem {
     Problem::new(Code::RaggedKeys, detail)
 }
 
-fn refused(error: Error, row: usize) -> Problem {
-    Problem::from(error).item(row)
+/// A key that cannot be stored, at its place in the column that the caller sent.
+fn refused(plan: &Plan, column: usize, row: usize, error: Error) -> Problem {
+    let name = plan.columns.get(column).map_or("", |planned| &*planned.name);
+    Problem::new(Code::BadKey, error.message).item(row).under(name)
+}
+
+/// Of the columns of a read, the one whose Text is longest in a row: what makes a key too long.
+fn longest(read: &PlannedRead, columns: &[Column], row: usize) -> usize {
+    let length = |position: &usize| {
+        let column = columns.get(*position);
+        column.map_or(0, |column| column.text(if column.len() == 1 { 0 } else { row }).len())
+    };
+    read.columns.iter().copied().max_by_key(length).unwrap_or_default()
 }
 
 /// Puts the place of a read's keys around a problem.

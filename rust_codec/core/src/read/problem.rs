@@ -10,107 +10,70 @@ const ECHO_CHARACTERS_MAX: usize = 80;
 /// Seconds a caller is told to wait after a 503.
 pub const RETRY_AFTER_SECONDS: u32 = 1;
 
-/// The stable word of a problem; each has one HTTP status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Code {
-    /// Not JSON as RFC 8259 has it, not UTF-8, or nested too deep.
-    MalformedJson,
-    /// A member stands twice in one object.
-    DuplicateMember,
-    /// A member that this request does not have.
-    UnknownMember,
-    /// A member that must be there is not.
-    MissingMember,
-    /// A value of another JSON type than expected, or another type than the key field has.
-    WrongType,
-    /// A number that does not fit.
-    OutOfRange,
-    /// A null key.
-    NullNotAllowed,
-    /// A value that is none of the words allowed.
-    BadOption,
-    /// No such feature group.
-    UnknownGroup,
-    /// No such feature service.
-    UnknownService,
-    /// No such value field in the group.
-    UnknownField,
-    /// A field named twice.
-    DuplicateField,
-    /// A key column that is needed is not there.
-    MissingKey,
-    /// A key column that no read uses.
-    UnknownKey,
-    /// Key columns of different lengths.
-    RaggedKeys,
-    /// An empty Text key or a key that is too long.
-    BadKey,
-    /// More keys than one read may have.
-    TooManyKeys,
-    /// More reads than one request may have.
-    TooManyReads,
-    /// More rows than one request may have.
-    TooManyRows,
-    /// A limit on an Object, or one outside 1 to `max_events`.
-    BadLimit,
-    /// A narrower field list together with an Avro answer.
-    AvroWholeRecords,
-    /// Reads whose rows do not make one table together with an Arrow answer.
-    ArrowOneTable,
-    /// An answer that would be too long.
-    AnswerTooLarge,
-    /// No catalog was loaded yet.
-    NoCatalog,
-    /// No row could be served.
-    Unavailable,
-    /// `strict` was asked for and a row could not be served.
-    StrictPartial,
+/// The codes as one table: variant, HTTP status, upper-case word and when it is answered.
+macro_rules! codes {
+    ($($variant:ident = $status:literal $word:literal: $meaning:literal,)*) => {
+        /// The stable word of a problem; each has one HTTP status.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Code {
+            $(#[doc = $meaning] $variant,)*
+        }
+
+        impl Code {
+            /// Every code there is.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// The upper-case word that stands in `code`.
+            #[must_use]
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+
+            /// The HTTP status.
+            #[must_use]
+            pub const fn status(self) -> u16 {
+                match self { $(Self::$variant => $status,)* }
+            }
+
+            /// When it is answered, as a sentence of the documents.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => $meaning,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    MalformedJson = 400 "MALFORMED_JSON": "Not JSON by RFC 8259, not UTF-8, or nested too deep.",
+    DuplicateMember = 400 "DUPLICATE_MEMBER": "A member stands twice in one object.",
+    UnknownMember = 400 "UNKNOWN_MEMBER": "A member that this request does not have.",
+    MissingMember = 400 "MISSING_MEMBER": "A member that must be there is not.",
+    WrongType = 400 "WRONG_TYPE": "Another type of JSON than expected, or than the key field has.",
+    OutOfRange = 400 "OUT_OF_RANGE": "A number that does not fit.",
+    NullNotAllowed = 400 "NULL_NOT_ALLOWED": "A null key.",
+    BadOption = 400 "BAD_OPTION": "A value that is none of the words allowed.",
+    UnknownGroup = 404 "UNKNOWN_GROUP": "No such feature group.",
+    UnknownService = 404 "UNKNOWN_SERVICE": "No such feature service.",
+    UnknownField = 400 "UNKNOWN_FIELD": "No such value field in the group.",
+    DuplicateField = 400 "DUPLICATE_FIELD": "A field named twice.",
+    MissingKey = 400 "MISSING_KEY": "A key column that is needed is not there.",
+    UnknownKey = 400 "UNKNOWN_KEY": "A key column that no read uses.",
+    RaggedKeys = 400 "RAGGED_KEYS": "Key columns of different lengths.",
+    BadKey = 400 "BAD_KEY": "An empty Text key, a key that is too long or no key at all.",
+    TooManyKeys = 400 "TOO_MANY_KEYS": "More keys than one read may have.",
+    TooManyReads = 400 "TOO_MANY_READS": "More reads than one request may have.",
+    TooManyRows = 400 "TOO_MANY_ROWS": "More rows than one request may have.",
+    BadLimit = 400 "BAD_LIMIT": "A limit on an Object, or one outside 1 to `max_events`.",
+    AvroWholeRecords = 400 "AVRO_WHOLE_RECORDS": "A narrower field list, asked for as Avro.",
+    ArrowOneTable = 400 "ARROW_ONE_TABLE": "Rows that do not make one table, asked for as Arrow.",
+    AnswerTooLarge = 400 "ANSWER_TOO_LARGE": "An answer that would be too long.",
+    NoCatalog = 503 "NO_CATALOG": "No catalog was loaded yet.",
+    Unavailable = 503 "UNAVAILABLE": "No row could be served.",
+    StrictPartial = 503 "STRICT_PARTIAL": "`strict` was asked for and a row could not be served.",
 }
 
 impl Code {
-    /// The upper-case word that stands in `code`.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::MalformedJson => "MALFORMED_JSON",
-            Self::DuplicateMember => "DUPLICATE_MEMBER",
-            Self::UnknownMember => "UNKNOWN_MEMBER",
-            Self::MissingMember => "MISSING_MEMBER",
-            Self::WrongType => "WRONG_TYPE",
-            Self::OutOfRange => "OUT_OF_RANGE",
-            Self::NullNotAllowed => "NULL_NOT_ALLOWED",
-            Self::BadOption => "BAD_OPTION",
-            Self::UnknownGroup => "UNKNOWN_GROUP",
-            Self::UnknownService => "UNKNOWN_SERVICE",
-            Self::UnknownField => "UNKNOWN_FIELD",
-            Self::DuplicateField => "DUPLICATE_FIELD",
-            Self::MissingKey => "MISSING_KEY",
-            Self::UnknownKey => "UNKNOWN_KEY",
-            Self::RaggedKeys => "RAGGED_KEYS",
-            Self::BadKey => "BAD_KEY",
-            Self::TooManyKeys => "TOO_MANY_KEYS",
-            Self::TooManyReads => "TOO_MANY_READS",
-            Self::TooManyRows => "TOO_MANY_ROWS",
-            Self::BadLimit => "BAD_LIMIT",
-            Self::AvroWholeRecords => "AVRO_WHOLE_RECORDS",
-            Self::ArrowOneTable => "ARROW_ONE_TABLE",
-            Self::AnswerTooLarge => "ANSWER_TOO_LARGE",
-            Self::NoCatalog => "NO_CATALOG",
-            Self::Unavailable => "UNAVAILABLE",
-            Self::StrictPartial => "STRICT_PARTIAL",
-        }
-    }
-
-    /// The HTTP status.
-    #[must_use]
-    pub const fn status(self) -> u16 {
-        match self {
-            Self::UnknownGroup | Self::UnknownService => 404,
-            Self::NoCatalog | Self::Unavailable | Self::StrictPartial => 503,
-            _ => 400,
-        }
-    }
-
     const fn of(kind: Kind) -> Self {
         match kind {
             Kind::DuplicateMember => Self::DuplicateMember,

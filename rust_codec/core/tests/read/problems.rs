@@ -105,6 +105,17 @@ fn a_mistaken_name_is_told_with_its_code_and_place() {
 }
 
 #[test]
+fn an_asterisk_inside_the_list_of_fields_is_told_where_it_belongs() {
+    for body in [read_with(r#""fields":["*"]"#), read_with(r#""fields":["level","*"]"#)] {
+        let (status, code, path, problem) = Fixture::new().problem(&body);
+        assert_eq!((status, code.as_str()), (400, "UNKNOWN_FIELD"), "{path}");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.ends_with(r#"write `"fields":"*"`, or leave `fields` out"#), "{detail}");
+        assert!(problem.get("nearest").is_none(), "{problem}");
+    }
+}
+
+#[test]
 fn a_mistaken_key_is_told_with_its_code_and_place() {
     check(&[
         (&users("[]"), 400, "WRONG_TYPE", "reads[0].keys"),
@@ -140,7 +151,13 @@ fn a_mistaken_key_is_told_with_its_code_and_place() {
             &routes(&format!(r#"{{"origin":["A"],"dest":["{}"]}}"#, "x".repeat(480))),
             400,
             "BAD_KEY",
-            "reads[0].keys[0]",
+            "reads[0].keys.dest[0]",
+        ),
+        (
+            &routes(&format!(r#"{{"origin":["A","{}"],"dest":["B","C"]}}"#, "x".repeat(481))),
+            400,
+            "BAD_KEY",
+            "reads[0].keys.origin[1]",
         ),
         (
             r#"{"reads":[{"feature_group":"live::rich-history","keys":{"user_id":[2147483648]}}]}"#,
@@ -166,6 +183,16 @@ fn a_mistaken_key_of_a_service_is_told_with_its_code_and_place() {
             400,
             "RAGGED_KEYS",
             "keys",
+        ),
+        (
+            &service(&format!(
+                r#"{{"user_id":[1],"peer_user_id":[1],"from":["{}"],"to":["A","{}"]}}"#,
+                "x".repeat(440),
+                "y".repeat(40),
+            )),
+            400,
+            "BAD_KEY",
+            "keys.from[0]",
         ),
         (
             &service(r#"{"user_id":[2147483648],"peer_user_id":[1],"from":["A"],"to":["B"]}"#),
