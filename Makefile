@@ -30,7 +30,7 @@ static: .venv/dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/lint-imports --no-cache
-	@$(BIN)/mypy $(SRC) tests
+	@$(BIN)/mypy $(SRC) tests docs/reference.py
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 	@$(BIN)/codespell
 	@$(BIN)/python -m headrace.loadtest.instructions

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import asyncio
 import json
 import re
 import shlex
@@ -14,11 +16,17 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import pytest
 
-RUN = Path(__file__).parents[2] / "registry" / "examples" / "flights" / "run.py"
+ROOT = Path(__file__).parents[2]
+RUN = ROOT / "registry" / "examples" / "flights" / "run.py"
+CLIENT = ROOT / "docs" / "client.md"
+CODE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SAID = re.compile(r"^([a-z][^\n#]+?)  # ([\[(][^\n]*[\])])", re.MULTILINE)
+"""A line of an example and the value that the document says it has."""
 LIMIT_S = 300
 
 
@@ -134,6 +142,29 @@ def pasted(line: str) -> Any:
     request = urllib.request.Request(url, body.encode(), dict([header.split(": ", 1)]))
     with urllib.request.urlopen(request) as response:
         return json.load(response)
+
+
+def run_example(code: str, names: dict[str, object]) -> None:
+    """One example of the document, which may await at its top level."""
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    compiled = compile(code, str(CLIENT), "exec", flags=flags, dont_inherit=True)
+    running = FunctionType(compiled, names)()
+    if asyncio.iscoroutine(running):
+        asyncio.run(running)
+
+
+@pytest.mark.usefixtures("serving")
+def test_the_examples_of_the_client_run_and_say_what_the_document_says(example: Example) -> None:
+    examples = CODE.findall(CLIENT.read_text())
+    assert len(examples) == 6
+    names: dict[str, object] = {"__name__": "examples"}
+    said: list[tuple[str, str]] = []
+    for code in examples:
+        run_example(code.replace("127.0.0.1:6566", f"127.0.0.1:{example.port}"), names)
+        said += SAID.findall(code)
+    assert len(said) == 7
+    found = [repr(eval(statement.rpartition(" = ")[2], names)) for statement, _ in said]
+    assert found == [expected.replace('"', "'") for _, expected in said]
 
 
 def test_the_curl_lines_work_until_the_example_is_interrupted(

@@ -105,6 +105,18 @@ def test_the_documented_defaults_of_an_engine_url_are_the_real_ones() -> None:
         assert said in text
 
 
+def test_every_table_of_the_reference_pages_is_what_the_code_says() -> None:
+    done = subprocess.run(
+        [sys.executable, "docs/reference.py", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    told = f"{done.stdout}{done.stderr}: run `python docs/reference.py`"
+    assert done.returncode == 0, told
+
+
 def test_every_table_of_numbers_is_what_the_raw_results_say() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "headrace.loadtest.pages", "--check"],

@@ -137,7 +137,7 @@ def _members(
 def _groups(reading: Reading, top: YamlMapping) -> Iterator[Group]:
     for name, (mark, node) in top.entries.items():
         members = _members(
-            reading, node, _GROUP, "a feature group", ("feature_type", "owner", "schema")
+            reading, node, GROUP_MEMBERS, "a feature group", ("feature_type", "owner", "schema")
         )
         if isinstance(members, Unreadable) or not isinstance(node, YamlMapping):
             continue
@@ -148,7 +148,7 @@ def _group(path: str, name: str, mark: Mark, node: YamlMapping, members: dict[st
     flat: dict[str, Any] = {key: members[key] for key in _GROUP_PLAIN if key in members}
     for section in ("cache", "upsync", "downsync", "history", "retention"):
         for key, value in cast("dict[str, Any]", members.get(section, {})).items():
-            flat[_GROUP_SECTIONS[section][key]] = value
+            flat[GROUP_SECTIONS[section][key]] = value
     return Group(
         name=name,
         mark=mark,
@@ -167,7 +167,7 @@ def _fields(reading: Reading, node: YamlNode) -> tuple[Field, ...] | Unreadable:
         return reading.wrong(node, "a mapping of fields")
     fields: list[Field] = []
     for name, (mark, value) in node.entries.items():
-        members = _members(reading, value, _FIELD, "a field", ("type",))
+        members = _members(reading, value, FIELD_MEMBERS, "a field", ("type",))
         if not isinstance(members, Unreadable) and isinstance(value, YamlMapping):
             fields.append(_field(reading, name, mark, value, members))
     return tuple(fields)
@@ -197,7 +197,7 @@ def _field(
 
 def _services(reading: Reading, top: YamlMapping) -> Iterator[Service]:
     for name, (mark, node) in top.entries.items():
-        members = _members(reading, node, _SERVICE, "a feature service", ("owner", "reads"))
+        members = _members(reading, node, SERVICE_MEMBERS, "a feature service", ("owner", "reads"))
         if not isinstance(members, Unreadable) and isinstance(node, YamlMapping):
             yield Service(name=name, mark=mark, node=node, path=reading.path, **members)
 
@@ -207,7 +207,7 @@ def _reads(reading: Reading, node: YamlNode) -> tuple[Read, ...] | Unreadable:
         return reading.wrong(node, "a list of reads")
     reads: list[Read] = []
     for item in node.items:
-        members = _members(reading, item, _READ, "a read", ("feature_group",))
+        members = _members(reading, item, READ_MEMBERS, "a read", ("feature_group",))
         if not isinstance(members, Unreadable) and isinstance(item, YamlMapping):
             reads.append(_read(item, members))
     return tuple(reads)
@@ -238,7 +238,7 @@ def _principal_list(reading: Reading, node: YamlNode) -> list[Principal] | Unrea
         return reading.wrong(node, "a mapping of principals")
     principals: list[Principal] = []
     for name, (mark, value) in node.entries.items():
-        members = _members(reading, value, _PRINCIPAL, "a principal", ("api_key_sha256",))
+        members = _members(reading, value, PRINCIPAL_MEMBERS, "a principal", ("api_key_sha256",))
         if not isinstance(members, Unreadable) and isinstance(value, YamlMapping):
             principals.append(
                 Principal(name=name, mark=mark, node=value, path=reading.path, **members)
@@ -294,7 +294,7 @@ def _section(what: str, known: dict[str, Reader]) -> Reader:
     return lambda reading, node: _members(reading, node, known, what)
 
 
-_FIELD: Final[dict[str, Reader]] = {
+FIELD_MEMBERS: Final[dict[str, Reader]] = {
     "type": _field_type,
     "is_key_field": values.flag,
     "nullable": values.flag,
@@ -308,7 +308,7 @@ _FIELD: Final[dict[str, Reader]] = {
 _GROUP_PLAIN: Final = ("owner", "description", "feast_name")
 
 # Section → member → name in the model.
-_GROUP_SECTIONS: Final = {
+GROUP_SECTIONS: Final = {
     "cache": {"ttl": "cache_ttl_ms", "local_ttl": "local_ttl_ms"},
     "upsync": {
         "enabled": "upsync_enabled",
@@ -324,7 +324,7 @@ _GROUP_SECTIONS: Final = {
     "retention": {"offline": "offline_retention_ms"},
 }
 
-_GROUP: Final[dict[str, Reader]] = {
+GROUP_MEMBERS: Final[dict[str, Reader]] = {
     "feature_type": _feature_type,
     "owner": values.name_text,
     "description": values.text,
@@ -353,14 +353,14 @@ _GROUP: Final[dict[str, Reader]] = {
     "feast_name": values.name_text,
 }
 
-_SERVICE: Final[dict[str, Reader]] = {
+SERVICE_MEMBERS: Final[dict[str, Reader]] = {
     "owner": values.name_text,
     "description": values.text,
     "reads": _reads,
     "feast_name": values.name_text,
 }
 
-_READ: Final[dict[str, Reader]] = {
+READ_MEMBERS: Final[dict[str, Reader]] = {
     "feature_group": values.name_text,
     "fields": _field_list,
     "as": values.name_text,
@@ -368,7 +368,7 @@ _READ: Final[dict[str, Reader]] = {
     "limit": values.integer,
 }
 
-_PRINCIPAL: Final[dict[str, Reader]] = {
+PRINCIPAL_MEMBERS: Final[dict[str, Reader]] = {
     "api_key_sha256": values.texts,
     "read": values.texts,
     "write": values.texts,

@@ -5,6 +5,7 @@
 """
 
 from headrace.codec._codec import (
+    DEADLINE_MAX_MS,
     FORMAT_VERSION,
     KEY_BYTES_MAX,
     CachedReads,
@@ -35,6 +36,7 @@ from headrace.codec._codec import (
 )
 
 __all__ = [
+    "DEADLINE_MAX_MS",
     "FORMAT_VERSION",
     "KEY_BYTES_MAX",
     "CachedReads",

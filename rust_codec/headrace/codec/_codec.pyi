@@ -561,3 +561,4 @@ class ReadEngine:
 
 FORMAT_VERSION: Final[int]
 KEY_BYTES_MAX: Final[int]
+DEADLINE_MAX_MS: Final[int]

@@ -49,6 +49,8 @@ mod _codec {
     const FORMAT_VERSION: u32 = headrace_codec::format::FORMAT_VERSION;
     #[pymodule_export]
     const KEY_BYTES_MAX: usize = headrace_codec::format::KEY_BYTES_MAX;
+    #[pymodule_export]
+    const DEADLINE_MAX_MS: i64 = headrace_codec::read::request::DEADLINE_MAX_MS;
 
     #[pymodule_init]
     fn finish(module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
