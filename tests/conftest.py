@@ -6,7 +6,7 @@ import signal
 from collections.abc import Generator
 
 import pytest
-from shared_servers import SharedServers, Starter
+from shared_servers import STARTED, SharedServers, Starter
 
 from headrace.loadtest.servers import Server, start_cassandra, start_kafka, start_valkey
 
@@ -15,7 +15,6 @@ STARTERS: dict[str, Starter] = {
     "kafka": start_kafka,
     "valkey": start_valkey,
 }
-STARTED = pytest.StashKey[SharedServers]()
 
 
 def pytest_configure() -> None:
@@ -27,9 +26,9 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     """How long the servers took to start, of which no test says anything."""
-    started = config.stash.get(STARTED, None)
-    if started is not None and (summary := started.summary()) is not None:
-        terminalreporter.write_line(summary)
+    for started in config.stash.get(STARTED, []):
+        if (summary := started.summary()) is not None:
+            terminalreporter.write_line(summary)
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +36,7 @@ def servers(
     tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
 ) -> Generator[SharedServers]:
     started = SharedServers(STARTERS, tmp_path_factory.mktemp("servers"))
-    pytestconfig.stash[STARTED] = started
+    pytestconfig.stash.setdefault(STARTED, []).append(started)
     yield started
     started.stop()
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from headrace.loadtest.servers import Server
 from headrace.loadtest.servers.process import READY_LIMIT_S
 
@@ -52,7 +54,7 @@ class SharedServers:
 
     def _start(self, name: str) -> Server:
         try:
-            return self._starters[name](self._folder / name)
+            return self._starters[name](self._folder / name.replace(" ", "-"))
         finally:
             self._took_s[name] = time.monotonic() - self._asked_s
 
@@ -62,3 +64,7 @@ class SharedServers:
             return f"{name} still starting"
         failed = " failed" if starting.exception() is not None else ""
         return f"{name}{failed} {self._took_s[name]:.1f} s"
+
+
+STARTED = pytest.StashKey[list[SharedServers]]()
+"""What a run started, told at its end."""

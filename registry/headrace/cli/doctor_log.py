@@ -11,7 +11,13 @@ from aiokafka.errors import KafkaError
 
 from headrace.cli.doctor_finding import Finding, judged
 from headrace.registry.cql import GC_GRACE_S
-from headrace.sync.logs.kafka_clients import REQUEST_LIMIT_MS, reason_of, running
+from headrace.sync.logs.kafka_clients import (
+    REQUEST_LIMIT_MS,
+    START_OR_MEND,
+    NoBroker,
+    reason_of,
+    running,
+)
 
 if TYPE_CHECKING:
     from headrace.sync.logs.kafka_url import KafkaUrl
@@ -23,14 +29,16 @@ DELETE_GRACE_MS: Final = GC_GRACE_S * 1000
 async def examine_kafka(url: KafkaUrl) -> list[Finding]:
     """Reachable, and every topic with its policy. A record of a probe would be a dead letter."""
     findings: list[Finding] = []
-    admin: Any = AIOKafkaAdminClient(**url.client_options(), request_timeout_ms=REQUEST_LIMIT_MS)
     try:
+        options = url.client_options()
+        admin: Any = AIOKafkaAdminClient(**options, request_timeout_ms=REQUEST_LIMIT_MS)
         async with running(admin):
             async for finding in _checks(admin, url):
                 findings.append(finding)  # noqa: PERF401 - those before a failure count
+    except NoBroker as error:
+        findings.append(_failed("reachable", error.reason, error.fix))
     except (KafkaError, OSError) as error:
-        fix = "start the brokers, or mend the URL of `commands`"
-        findings.append(_failed("reachable", f"{url.servers}: {reason_of(error)}", fix))
+        findings.append(_failed("reachable", f"{url.servers}: {reason_of(error)}", START_OR_MEND))
     return findings
 
 

@@ -10,7 +10,7 @@ from acsylla.errors import CassException
 from headrace.cli.doctor_finding import Finding, clock_finding, judged
 from headrace.cli.scylla import ScyllaEngine
 from headrace.registry.cql import GC_GRACE_S, columns, delete_state
-from headrace.registry.errors import OnlineStoreMissing, RegistryError, SettingsError
+from headrace.registry.errors import OnlineStoreMissing, OnlineStoreUnreachable, RegistryError
 from headrace.registry.physical import table_name
 from headrace.sync.clock import wall_clock_ms
 from headrace.sync.errors import SyncError
@@ -29,8 +29,8 @@ async def examine_scylla(url: str) -> list[Finding]:
         engine = await ScyllaEngine.open(url)
     except OnlineStoreMissing as error:
         return [_failed("reachable", str(error), "run `headrace apply`")]
-    except SettingsError as error:
-        return [_failed("reachable", str(error), "start the server, or mend the URL of `online`")]
+    except OnlineStoreUnreachable as error:
+        return [_failed("reachable", error.reason, error.fix)]
     findings: list[Finding] = []
     try:
         async for finding in _checks(engine):

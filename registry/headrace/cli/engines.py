@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from headrace.registry.errors import CatalogMissing, OnlineStoreMissing, SettingsError
 from headrace.registry.names import did_you_mean
+from headrace.registry.url_options import without_credentials
 
 if TYPE_CHECKING:
     from headrace.cli.lmdb import LmdbEngine
@@ -88,12 +89,13 @@ class OnlineEngine(Protocol):
 def parse_url(setting: str, url: str, schemes: dict[str, str]) -> EngineUrl:
     """Check the scheme of an engine's URL; raises `SettingsError` with the valid ones."""
     scheme, _, rest = url.partition(":")
+    shown = without_credentials(url)
     if scheme not in schemes:
         valid = _listed(f"`{form}`" for form in schemes.values())
         hint = did_you_mean(scheme, schemes)
-        raise SettingsError(f"`{setting}: {url}` names no engine; expected {valid}{hint}")
+        raise SettingsError(f"`{setting}: {shown}` names no engine; expected {valid}{hint}")
     if not rest and schemes[scheme] != scheme:
-        raise SettingsError(f"`{setting}: {url}` lacks its place; expected `{schemes[scheme]}`")
+        raise SettingsError(f"`{setting}: {shown}` lacks its place; expected `{schemes[scheme]}`")
     return EngineUrl(scheme, rest)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar, cast
 import click
 import msgspec
 
+from headrace.cli.logs import quiet_clients
 from headrace.registry.settings import Settings, load_settings, process_environment
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
@@ -36,6 +37,7 @@ def with_settings(*names: str) -> Callable[[AnyFunction], AnyFunction]:
         @functools.wraps(function)
         def with_loaded(*args: object, config: Path | None, **given: object) -> object:
             flags = {name: given.pop(_parameter(name)) for name in names}
+            quiet_clients()
             settings: Settings = load_settings(config, process_environment(), flags)
             return function(*args, settings=settings, **given)
 

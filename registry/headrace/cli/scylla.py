@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import acsylla
 import msgspec
-from acsylla.errors import CassException
+from acsylla.errors import (
+    CassErrorServerBadCredentials,
+    CassErrorServerUnauthorized,
+    CassErrorSourceSsl,
+    CassException,
+)
 
 from headrace.registry.cql import CATALOG, create_own_tables
-from headrace.registry.errors import OnlineStoreMissing, SettingsError
+from headrace.registry.errors import OnlineStoreMissing, OnlineStoreUnreachable, SettingsError
+from headrace.registry.url_options import (
+    flag,
+    parse_options,
+    port,
+    without_credentials,
+    without_login_before_host,
+)
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
@@ -46,34 +60,37 @@ class ScyllaUrl(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def parse(cls, text: str) -> ScyllaUrl:
         """Parse a URL; raises `SettingsError` with one sentence."""
+        try:
+            return cls._parse(text)
+        except ValueError as error:
+            raise SettingsError(f"`online`: {error}") from None
+
+    @classmethod
+    def _parse(cls, text: str) -> ScyllaUrl:
         parts = urlsplit(text)
         keyspace = parts.path.strip("/")
         if parts.scheme != "scylla" or not parts.netloc or not KEYSPACE.fullmatch(keyspace):
             form = "scylla://host1,host2:9042/keyspace?dc=dc1"
-            shown = f"{parts.scheme}://{parts.netloc}{parts.path}"
-            raise SettingsError(f"`online: {shown}` is no ScyllaDB URL; expected `{form}`")
-        options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-        unknown = sorted(options.keys() - KNOWN_OPTIONS)
-        if unknown:
-            known = ", ".join(sorted(KNOWN_OPTIONS))
-            raise SettingsError(f"`online`: unknown option `{unknown[0]}`; known are {known}")
-        names, _, port = parts.netloc.partition(":")
+            shown = without_credentials(text)
+            raise ValueError(f"`{shown}` is no ScyllaDB URL; expected `{form}`")
+        options = parse_options(parts.query, KNOWN_OPTIONS)
+        names, _, number = without_login_before_host(parts.netloc).partition(":")
         return cls(
             hosts=tuple(names.split(",")),
-            port=_whole("port", port or str(DEFAULT_PORT)),
+            port=port(number or str(DEFAULT_PORT)),
             keyspace=keyspace,
             dc=options.get("dc"),
             user=options.get("user"),
             password=options.get("password"),
-            tls=options.get("tls", "false") == "true",
+            tls=flag(options, "tls"),
             ca=options.get("ca"),
-            replication=_whole("replication", options.get("replication", "3")),
+            replication=_replication(options.get("replication", "3")),
         )
 
 
-def _whole(name: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65_536):
-        raise SettingsError(f"`online`: {name} `{text}` is no whole number above 0")
+def _replication(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 256):
+        raise ValueError(f"replication `{text}` is no whole number above 0")
     return int(text)
 
 
@@ -82,10 +99,13 @@ def cluster(url: ScyllaUrl, *, request_limit_ms: int) -> Any:
 
     LOCAL_QUORUM both ways, since a read may fill a cache and must see what was written. Client
     timestamps come with each statement. Speculative execution stays off: it helps a slow disk and
-    multiplies an overload. The driver's own log goes through `logging` at warning.
+    multiplies an overload. The driver's own log goes through `logging`, at the level that its
+    logger has: what is told of each attempt is the caller's to say.
     """
-    logging.getLogger("acsylla").addFilter(_without_shard_notice)
-    return acsylla.create_cluster(
+    logger = logging.getLogger("acsylla")
+    logger.addFilter(_without_shard_notice)
+    level = logger.level
+    made = acsylla.create_cluster(
         list(url.hosts),
         port=url.port,
         username=url.user,
@@ -106,6 +126,8 @@ def cluster(url: ScyllaUrl, *, request_limit_ms: int) -> Any:
         idle_timeout_sec=15,
         application_name="headrace",
     )
+    logger.setLevel(level)  # The driver has set its own.
+    return made
 
 
 def _authority(url: ScyllaUrl) -> str | None:
@@ -209,22 +231,71 @@ async def connect(url: ScyllaUrl, *, create: bool, request_limit_ms: int) -> Any
     driver = cluster(url, request_limit_ms=request_limit_ms)
     session: Any = None
     try:
-        session = await driver.create_session()
+        session = await _session_of(driver)
         if create:
-            for text in (_create_keyspace(url), *create_own_tables(url.keyspace)):
-                await session.query(text)
+            await _make_missing(session, url)
         await _check_made(session, url.keyspace)
     except CassException as error:
         if session is not None:
             await session.close()
-        raise SettingsError(
-            f"`online`: no session with {','.join(url.hosts)}:{url.port}: "
-            f"{error or type(error).__name__}; is the server up?"
-        ) from error
+        place = f"{','.join(url.hosts)}:{url.port}"
+        reason = f"no session with {place}: {str(error) or type(error).__name__}"
+        raise OnlineStoreUnreachable(reason, fix=_next_step(url, error)) from error
     except SettingsError:
         await session.close()
         raise
     return session
+
+
+async def _session_of(driver: Any) -> Any:
+    """The driver's session; one that nobody waits for any more is awaited and closed all the same.
+
+    To free a session that still connects, the driver (acsylla 1.2.0) waits in the event loop's own
+    thread until it has closed, which it never does. `connect_timeout` bounds the wait here.
+    """
+    creating = asyncio.ensure_future(driver.create_session())
+    try:
+        return await asyncio.shield(creating)
+    except asyncio.CancelledError:
+        while not creating.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({creating})
+        if creating.exception() is None:
+            await creating.result().close()
+        raise
+
+
+async def _make_missing(session: Any, url: ScyllaUrl) -> None:
+    """Keyspace and own tables; what is there is not asked for, since that takes a grant as well."""
+    keyspaces = await session.create_prepared(
+        "SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = ?"
+    )
+    if (await session.execute(keyspaces.bind([url.keyspace]))).first() is None:
+        await session.query(_create_keyspace(url))
+    tables = await session.create_prepared(
+        "SELECT table_name FROM system_schema.tables WHERE keyspace_name = ?"
+    )
+    present = {
+        row.as_tuple()[0] for row in (await session.execute(tables.bind([url.keyspace]))).all()
+    }
+    for name, text in create_own_tables(url.keyspace).items():
+        if name not in present:
+            await session.query(text)
+
+
+def _next_step(url: ScyllaUrl, error: Exception) -> str:
+    """What mends a session that was not made."""
+    if isinstance(error, CassErrorServerBadCredentials):
+        return (
+            "mend `user` and `password` of the URL of `online`"
+            if url.user
+            else "give the URL of `online` a `user` and a `password`"
+        )
+    if isinstance(error, CassErrorServerUnauthorized):
+        return f"GRANT it to `{url.user}`, or run `headrace apply` as a role that may"
+    if isinstance(error, CassErrorSourceSsl):
+        return "mend `tls` and `ca` of the URL of `online`"
+    return "start the server, or mend the URL of `online`"
 
 
 async def _check_made(session: Any, keyspace: str) -> None:

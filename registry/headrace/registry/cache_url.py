@@ -5,15 +5,17 @@ Pure parsing; both the gateway's connection and the writer's invalidation start 
 
 from __future__ import annotations
 
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
 from headrace.registry.errors import SettingsError
-from headrace.registry.names import did_you_mean
+from headrace.registry.url_options import flag, parse_options, without_credentials
+from headrace.registry.url_options import port as port_number
 
 DEFAULT_PORT = 6379
 KNOWN_OPTIONS = ("epoch", "tls", "ca", "resp", "cluster")
+RESP_VERSIONS = (2, 3)
 
 
 class CacheNode(msgspec.Struct, frozen=True):
@@ -48,29 +50,36 @@ class CacheUrl(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def parse(cls, text: str) -> CacheUrl:
         """Parse a URL; raises `SettingsError` with one sentence."""
+        try:
+            return cls._parse(text)
+        except ValueError as error:
+            raise SettingsError(f"`cache`: {error}") from None
+
+    @classmethod
+    def _parse(cls, text: str) -> CacheUrl:
+        shown = without_credentials(text)
         parts = urlsplit(text)
         if parts.scheme != "redis" or not parts.netloc:
-            raise SettingsError(f"`cache: {text}` is no cache URL; expected `redis://host:6379/0`")
-        options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-        for name in options:
-            if name not in KNOWN_OPTIONS:
-                hint = did_you_mean(name, KNOWN_OPTIONS)
-                raise SettingsError(f"`cache`: unknown option `{name}`{hint}")
+            raise ValueError(f"`{shown}` is no cache URL; expected `redis://host:6379/0`")
+        options = parse_options(parts.query, KNOWN_OPTIONS)
         database = _whole("database", parts.path.strip("/") or "0")
-        cluster = options.get("cluster", "false") == "true"
+        cluster = flag(options, "cluster")
         if cluster and database:
-            raise SettingsError(f"`cache`: a Redis Cluster has database 0 only, not `{database}`")
+            raise ValueError(f"a Redis Cluster has database 0 only, not `{database}`")
         credentials, _, hosts = parts.netloc.rpartition("@")
         user, _, password = credentials.partition(":")
+        if user and not password:
+            form = "redis://user:password@host:6379/0"
+            raise ValueError(f"`{shown}` has a user without a password; expected `{form}`")
         return cls(
             nodes=tuple(_node(host) for host in hosts.split(",")),
             database=database,
             user=unquote(user) or None,
             password=unquote(password) or None,
-            tls=options.get("tls", "false") == "true",
+            tls=flag(options, "tls"),
             ca=options.get("ca"),
             epoch=_whole("epoch", options.get("epoch", "1")),
-            resp=_whole("resp", options.get("resp", "3")),
+            resp=_resp(options.get("resp", "3")),
             cluster=cluster,
         )
 
@@ -78,11 +87,18 @@ class CacheUrl(msgspec.Struct, frozen=True, kw_only=True):
 def _node(text: str) -> CacheNode:
     host, _, port = text.partition(":")
     if not host:
-        raise SettingsError("`cache`: a node without a host; expected `host:6379`")
-    return CacheNode(host, _whole("port", port or str(DEFAULT_PORT)))
+        raise ValueError("a node without a host; expected `host:6379`")
+    return CacheNode(host, port_number(port or str(DEFAULT_PORT)))
+
+
+def _resp(text: str) -> int:
+    version = _whole("resp", text)
+    if version not in RESP_VERSIONS:
+        raise ValueError(f"option `resp={text}`: expected `2` or `3`")
+    return version
 
 
 def _whole(name: str, text: str) -> int:
     if not (text.isascii() and text.isdigit()):
-        raise SettingsError(f"`cache`: {name} `{text}` is no whole number")
+        raise ValueError(f"{name} `{text}` is no whole number")
     return int(text)

@@ -31,13 +31,13 @@ def columns(group: Group) -> dict[str, str]:
     return keys | {"event_time": "bigint", "event_id": "blob", "event": "blob"}
 
 
-def create_own_tables(keyspace: str) -> tuple[str, str]:
-    """The catalog's table and the sync state's."""
-    return (
-        f"CREATE TABLE IF NOT EXISTS {keyspace}.{CATALOG} "
-        "(name text PRIMARY KEY, generation bigint, document blob)",
-        f"CREATE TABLE IF NOT EXISTS {keyspace}.{STATE} (name text PRIMARY KEY, value blob)",
-    )
+def create_own_tables(keyspace: str) -> dict[str, str]:
+    """How each table of our own is made, by its name: the catalog's and the sync state's."""
+    create = f"CREATE TABLE IF NOT EXISTS {keyspace}"
+    return {
+        CATALOG: f"{create}.{CATALOG} (name text PRIMARY KEY, generation bigint, document blob)",
+        STATE: f"{create}.{STATE} (name text PRIMARY KEY, value blob)",
+    }
 
 
 def delete_state(keyspace: str) -> str:

@@ -2,7 +2,8 @@
 
 RegistryError
 ├── SettingsError       headrace.yaml, the environment or a flag holds a value that cannot be used
-│   └── OnlineStoreMissing  nothing was ever made where `online` points
+│   ├── OnlineStoreMissing  nothing was ever made where `online` points
+│   └── OnlineStoreUnreachable  nobody answers where `online` points, or the login is refused
 ├── DefinitionErrors    the registry's YAML breaks rules; carries every finding of every file
 ├── PlanRefused         `apply` was asked to make a breaking change
 ├── PublishConflict     another `apply` published a generation first
@@ -28,6 +29,18 @@ class SettingsError(RegistryError):
 
 class OnlineStoreMissing(SettingsError):
     code = "ONLINE_STORE_MISSING"
+
+
+class OnlineStoreUnreachable(SettingsError):
+    """`reason` says what happened and where, `fix` what to do about it."""
+
+    code = "ONLINE_STORE_UNREACHABLE"
+    retriable = True
+
+    def __init__(self, reason: str, *, fix: str) -> None:
+        super().__init__(f"`online`: {reason}; {fix}")
+        self.reason = reason
+        self.fix = fix
 
 
 class PlanRefused(RegistryError):

@@ -8,16 +8,15 @@ the working directory.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
-from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
 from headrace.registry.errors import SettingsError
 from headrace.registry.names import nearest
+from headrace.registry.url_options import without_credentials
 
 if TYPE_CHECKING:
     from headrace.registry.yaml_tree import YamlProblem
@@ -103,19 +102,9 @@ def masked(settings: Settings) -> dict[str, object]:
     """The effective settings for a log line: user names and passwords in URLs are hidden."""
     values = cast("dict[str, object]", msgspec.to_builtins(settings))
     return {
-        name: _without_credentials(value) if isinstance(value, str) else value
+        name: without_credentials(value) if isinstance(value, str) else value
         for name, value in values.items()
     }
-
-
-def _without_credentials(url: str) -> str:
-    parts = urlsplit(url)
-    hosts = parts.netloc.rpartition("@")[2]
-    netloc = f"***@{hosts}" if "@" in parts.netloc else parts.netloc
-    query = re.sub(r"(?<![^&])(user|password)=[^&]*", r"\1=***", parts.query)
-    if (netloc, query) == (parts.netloc, parts.query):
-        return url
-    return urlunsplit(parts._replace(netloc=netloc, query=query))
 
 
 def _read_file(path: Path | None) -> dict[str, object]:

@@ -26,6 +26,9 @@ from headrace.registry.settings import Settings
         (engines.open_online_when_up, "lmdb:", "lacks its place; expected `lmdb:FOLDER`"),
         (engines.open_online_when_up, "scylla://h/Hosts", "is no ScyllaDB URL; expected"),
         (engines.open_online_when_up, "scylla://h/k?replication=no", "replication `no` is no"),
+        (engines.open_online_when_up, "scylla://u:p@h/k", "a login before the host is not read"),
+        (engines.open_online_when_up, "scylla://h/k?user=u", "`user` needs `password` beside it"),
+        (engines.open_online_when_up, "scylla://h:x/k", "port `x` is no whole number from 1 to"),
         (engines.open_commands, "kafka://h?partitions=0", "expected a positive whole number"),
         (
             engines.open_commands,
@@ -40,6 +43,16 @@ def test_wrong_url_names_the_valid_ones(opening: object, url: str, sentence: str
     with pytest.raises(SettingsError) as raised:
         opening(url)
     assert sentence in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["cassandra://u:secret@h/k", "scylla://u:secret@h/k", "scylla:/h?user=u&password=secret"],
+)
+def test_a_wrong_url_is_told_without_its_password(url: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        engines.open_online_when_up(url)
+    assert "secret" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +96,9 @@ async def test_online_store_is_made_for_a_writer_only(tmp_path: Path) -> None:
 
 
 async def test_a_networked_store_that_is_down_is_one_sentence() -> None:
-    with pytest.raises(SettingsError, match=r"no session with 127.0.0.1:1: .*; is the server up"):
+    with pytest.raises(
+        SettingsError, match=r"no session with 127.0.0.1:1: .*; start the server, or mend"
+    ):
         await engines.open_online("scylla://127.0.0.1:1/nowhere")
 
 

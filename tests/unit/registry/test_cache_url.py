@@ -28,6 +28,11 @@ def test_several_hosts_are_several_nodes() -> None:
         ("redis://", "is no cache URL"),
         ("redis://a,", "a node without a host"),
         ("redis://a:x", "port `x` is no whole number"),
+        ("redis://a:99999", "port `99999` is no whole number from 1 to 65535"),
+        ("redis://me@a", "has a user without a password"),
+        ("redis://a?tls=yes", "`tls=yes`: expected `true` or `false`"),
+        ("redis://a?cluster=1", "`cluster=1`: expected `true` or `false`"),
+        ("redis://a?resp=4", "`resp=4`: expected `2` or `3`"),
         ("redis://a?epok=1", "unknown option `epok`; did you mean `epoch`"),
         ("redis://a?epoch=-1", "epoch `-1` is no whole number"),
     ],
@@ -46,3 +51,12 @@ def test_the_nodes_of_a_cluster_are_where_to_begin() -> None:
 def test_a_cluster_has_one_database() -> None:
     with pytest.raises(SettingsError, match="database 0 only, not `3`"):
         CacheUrl.parse("redis://a/3?cluster=true")
+
+
+@pytest.mark.parametrize(
+    "text", ["rediss://u:secret@a", "redis://u:secret@a:x", "redis://[:secret@a"]
+)
+def test_a_wrong_url_is_told_without_its_password(text: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        CacheUrl.parse(text)
+    assert "secret" not in str(refused.value)

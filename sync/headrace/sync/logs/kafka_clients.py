@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections import deque
 from collections.abc import AsyncGenerator, Coroutine, Iterator
 from contextlib import asynccontextmanager
@@ -19,7 +20,12 @@ from typing import Any, TypeVar
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.conn import AIOKafkaConnection, create_conn
-from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    SaslAuthenticationFailed,
+    UnsupportedSaslMechanismError,
+)
 from aiokafka.producer.message_accumulator import MessageAccumulator
 
 Client = TypeVar("Client")
@@ -29,6 +35,11 @@ REQUEST_LIMIT_MS = 5_000
 BOOTSTRAP_LIMIT_MS = 1_000
 """How long a start that is given up may take to close the connection it asked for the brokers."""
 WHY_NOT_LIMIT_MS = 1_000
+START_OR_MEND = "start the brokers, or mend the URL of `commands`"
+MEND_LISTENER = (
+    "look at its log, and whether this listener wants `tls`, or `user` and `password`, in the URL "
+    "of `commands`"
+)
 CUT_ROUND_MS = 50
 CUT_ROUNDS_MAX = 20
 
@@ -54,8 +65,8 @@ async def started(client: Any) -> None:
         await asyncio.shield(starting)
     except BaseException as error:
         await _to_the_end(_gave_up(client, starting))
-        if isinstance(error, KafkaConnectionError) and (why := await _why_not(client)):
-            raise KafkaConnectionError(why) from error
+        if isinstance(error, KafkaConnectionError | TimeoutError):
+            raise await _why_not(client) from error
         raise
 
 
@@ -68,17 +79,30 @@ async def stopped(client: Any) -> None:
     await _to_the_end(_ended(client))
 
 
+class NoBroker(KafkaConnectionError):  # type: ignore[misc]  # aiokafka ships no types for it
+    """No broker of the URL let us in: what each said, and what mends the first of them."""
+
+    def __init__(self, reason: str, fix: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.reason}; {self.fix}"
+
+
 def reason_of(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-async def _why_not(client: Any) -> str:
-    """What each broker of the URL answers to a connection; empty when one takes it.
+async def _why_not(client: Any) -> NoBroker:
+    """What each broker of the URL answers to a connection.
 
     aiokafka says `Unable to bootstrap` and no more, be it a wrong password or a missing authority.
     """
     inner: Any = client.client if isinstance(client, AIOKafkaProducer) else client._client
     reasons: list[str] = []
+    fixes: list[str] = []
     for host, port, _ in inner.hosts:
         try:
             connection = await create_conn(
@@ -93,10 +117,25 @@ async def _why_not(client: Any) -> str:
             )
         except (KafkaError, OSError) as error:
             reasons.append(f"{host}:{port} {reason_of(error)}")
+            fixes.append(_fix(error))
         else:
             _abort(connection)
-            return ""
-    return "; ".join(reasons)
+            reasons.append(f"{host}:{port} takes a connection and does not say who it is")
+            fixes.append(MEND_LISTENER)
+    return NoBroker("; ".join(reasons), fixes[0])
+
+
+def _fix(error: KafkaError | OSError) -> str:
+    """The next step; what mends a refusal is in the URL, what mends silence may be the server."""
+    if isinstance(error, SaslAuthenticationFailed):
+        return "mend `user`, `password` or `mechanism` in the URL of `commands`"
+    if isinstance(error, UnsupportedSaslMechanismError):
+        return "mend `mechanism` in the URL of `commands`"
+    if isinstance(error, ssl.SSLError):
+        return "mend `tls` and `ca` in the URL of `commands`"
+    if isinstance(error, KafkaConnectionError):
+        return MEND_LISTENER
+    return START_OR_MEND
 
 
 async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:

@@ -8,7 +8,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from headrace.sync.errors import LogUnavailable
-from headrace.sync.logs.kafka_clients import running
+from headrace.sync.logs.kafka_clients import REQUEST_LIMIT_MS, reason_of, running
 from headrace.sync.logs.kafka_url import RETENTION_MS, KafkaUrl
 
 DEAD_LETTER_PARTITIONS = 1
@@ -20,7 +20,6 @@ async def create_topics(url: KafkaUrl) -> list[str]:
     Topics are kept by time and never compacted (semantics 27): compaction would lose the commands
     of an UPDATE that names only some fields.
     """
-    admin = AIOKafkaAdminClient(**url.client_options())
     wanted = {
         url.topic("realtime"): url.partitions,
         url.topic("bulk"): url.partitions,
@@ -28,6 +27,7 @@ async def create_topics(url: KafkaUrl) -> list[str]:
     }
     settings = {"cleanup.policy": "delete", "retention.ms": str(RETENTION_MS)}
     try:
+        admin = AIOKafkaAdminClient(**url.client_options(), request_timeout_ms=REQUEST_LIMIT_MS)
         async with running(admin):
             present = set(await admin.list_topics())
             missing = [
@@ -38,7 +38,9 @@ async def create_topics(url: KafkaUrl) -> list[str]:
             if missing:
                 _check(await admin.create_topics(missing))
     except (KafkaError, OSError) as error:
-        raise LogUnavailable(f"could not create topics at `{url.servers}`: {error}") from error
+        raise LogUnavailable(
+            f"could not create topics at `{url.servers}`: {reason_of(error)}"
+        ) from error
     return [topic.name for topic in missing]
 
 

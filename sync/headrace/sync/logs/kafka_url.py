@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import Any, Literal
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 from aiokafka.helpers import create_ssl_context
 
 from headrace.registry.physical import topic_name
+from headrace.registry.url_options import (
+    flag,
+    parse_options,
+    port,
+    without_credentials,
+    without_login_before_host,
+)
 from headrace.sync.ports import Topic
 
 Compression = Literal["lz4", "zstd", "none"]
+DEFAULT_PORT = 9092
 DEFAULT_PARTITIONS = 8
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 RETENTION_MS = 7 * 24 * 3600 * 1000
@@ -63,7 +72,7 @@ class KafkaUrl(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.prefix}.{group}"
 
     def client_options(self) -> dict[str, Any]:
-        """Options that every aiokafka client takes."""
+        """Options that every aiokafka client takes; raises `OSError` for a `ca` that is no file."""
         security = ("SASL_" if self.user else "") + ("SSL" if self.tls else "PLAINTEXT")
         options: dict[str, Any] = {
             "bootstrap_servers": self.servers,
@@ -71,7 +80,7 @@ class KafkaUrl(msgspec.Struct, frozen=True, kw_only=True):
             "client_id": "headrace",
         }
         if self.tls:
-            options["ssl_context"] = create_ssl_context(cafile=self.ca)
+            options["ssl_context"] = self._ssl_context()
         if self.user:
             options |= {
                 "sasl_mechanism": self.mechanism,
@@ -80,21 +89,27 @@ class KafkaUrl(msgspec.Struct, frozen=True, kw_only=True):
             }
         return options
 
+    def _ssl_context(self) -> ssl.SSLContext:
+        try:
+            context: ssl.SSLContext = create_ssl_context(cafile=self.ca)
+        except OSError as error:
+            raise OSError(
+                f"`ca` {self.ca} cannot be read: {error}; mend it in the URL of `commands`"
+            ) from error
+        return context
+
     @classmethod
     def parse(cls, text: str) -> KafkaUrl:
         """Parse a URL; raises `ValueError` with one sentence."""
         parts = urlsplit(text)
         if parts.scheme != "kafka" or not parts.netloc:
+            shown = without_credentials(text)
             raise ValueError(
-                f"`{text}` is no Kafka URL; expected kafka://host:9092?prefix=headrace"
+                f"`{shown}` is no Kafka URL; expected `kafka://host:9092?prefix=headrace`"
             )
-        options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-        unknown = sorted(options.keys() - KNOWN_OPTIONS)
-        if unknown:
-            known = ", ".join(sorted(KNOWN_OPTIONS))
-            raise ValueError(f"unknown option `{unknown[0]}` in the Kafka URL; known are {known}")
+        options = parse_options(parts.query, KNOWN_OPTIONS)
         servers = ",".join(
-            host if ":" in host else f"{host}:9092" for host in parts.netloc.split(",")
+            _server(host) for host in without_login_before_host(parts.netloc).split(",")
         )
         return cls(
             servers=servers,
@@ -102,12 +117,19 @@ class KafkaUrl(msgspec.Struct, frozen=True, kw_only=True):
             user=options.get("user"),
             password=options.get("password"),
             mechanism=_mechanism(options),
-            tls=options.get("tls", "false") == "true",
+            tls=flag(options, "tls"),
             ca=options.get("ca"),
             compression_name=_compression(options),
             partitions=_positive(options, "partitions", DEFAULT_PARTITIONS),
             replication=_positive(options, "replication", 1),
         )
+
+
+def _server(text: str) -> str:
+    host, _, number = text.partition(":")
+    if not host:
+        raise ValueError("a broker without a host; expected `host:9092`")
+    return f"{host}:{port(number or str(DEFAULT_PORT))}"
 
 
 def _compression(options: dict[str, str]) -> Compression:
@@ -124,6 +146,8 @@ def _compression(options: dict[str, str]) -> Compression:
 
 def _mechanism(options: dict[str, str]) -> str:
     name = options.get("mechanism", "PLAIN")
+    if "mechanism" in options and "user" not in options:
+        raise ValueError("option `mechanism` needs `user` and `password` beside it")
     if name not in MECHANISMS:
         known = ", ".join(MECHANISMS)
         raise ValueError(f"mechanism `{name}` in the Kafka URL is unknown; expected one of {known}")

@@ -30,15 +30,28 @@ class ScyllaTableAdmin:
         self._statements = Statements(session)
 
     async def create(self, groups: Sequence[Group]) -> None:
-        """Create tables and wait for schema agreement (the driver waits after each DDL)."""
-        tables = [create_table(self._keyspace, group) for group in groups]
-        for text in (*create_own_tables(self._keyspace), *tables):
+        """Create tables and wait for schema agreement (the driver waits after each DDL).
+
+        A table that is there is not asked for: even then it would take the grant to create it.
+        """
+        present = await self._tables()
+        tables = create_own_tables(self._keyspace)
+        tables |= {table_name(group.name): create_table(self._keyspace, group) for group in groups}
+        for name, text in tables.items():
+            if name in present:
+                continue
             try:
                 await self._session.query(text)
             except CassException as error:
                 raise unavailable(error) from error
         for group in groups:
             await self._check(group)
+
+    async def _tables(self) -> set[str]:
+        result = await self._statements.run(
+            "SELECT table_name FROM system_schema.tables WHERE keyspace_name = ?", [self._keyspace]
+        )
+        return {row.column_value("table_name") for row in result.all()}
 
     async def _check(self, group: Group) -> None:
         table = table_name(group.name)

@@ -20,10 +20,13 @@ PERIODIC_SYNC = "commitlog_sync: periodic\ncommitlog_sync_period: 10000ms\n"
 BATCH_SYNC = "commitlog_sync: batch\n"
 
 
-def start_cassandra(folder: Path, *, port: int | None = None, durable: bool = False) -> Server:
+def start_cassandra(
+    folder: Path, *, port: int | None = None, durable: bool = False, settings: str = ""
+) -> Server:
     """Start one node with its data under `folder`; ready when it answers CQL.
 
-    Only a `durable` one still has every acknowledged write after a kill -9.
+    Only a `durable` one still has every acknowledged write after a kill -9. `settings` are further
+    lines of its `cassandra.yaml`.
     """
     jars = maven_jars(f"cassandra-{VERSION}", HERE / "pom.xml")
     native = port or free_port()
@@ -33,7 +36,7 @@ def start_cassandra(folder: Path, *, port: int | None = None, durable: bool = Fa
         config = config.replace(f"@{word}@", str(value))
     if durable:
         config = config.replace(PERIODIC_SYNC, BATCH_SYNC)
-    (folder / "cassandra.yaml").write_text(config)
+    (folder / "cassandra.yaml").write_text(config + settings)
     argv = [
         *(
             java(),

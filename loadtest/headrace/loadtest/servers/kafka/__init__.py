@@ -15,6 +15,7 @@ from headrace.loadtest.servers.process import Server, ServerFailed, ask, free_po
 VERSION = "4.1.1"
 HERE = Path(__file__).parent
 NO_PROPERTIES: Mapping[str, str] = MappingProxyType({})
+SCRAM_MECHANISMS = ("SCRAM-SHA-256", "SCRAM-SHA-512")
 CLUSTER_ID = "AAAAAAAAAAAAAAAAAAAAAQ"
 
 # ApiVersions v0 with client id "x" (Kafka protocol guide); bytes 8-9 of the answer: error code.
@@ -23,18 +24,25 @@ API_VERSIONS = struct.pack(">i", len(API_VERSIONS_BODY)) + API_VERSIONS_BODY
 
 
 def start_kafka(
-    folder: Path, *, port: int | None = None, properties: Mapping[str, str] = NO_PROPERTIES
+    folder: Path,
+    *,
+    port: int | None = None,
+    properties: Mapping[str, str] = NO_PROPERTIES,
+    scram_users: Mapping[str, str] = NO_PROPERTIES,
 ) -> Server:
     """Start one node with its data under `folder`; ready when it answers ApiVersions.
 
-    `properties` are added to the broker's, or take the place of those of the same name.
+    `properties` are added to the broker's, or take the place of those of the same name;
+    `scram_users`, names with their passwords, may log in by any SCRAM mechanism.
     """
     broker = port or free_port()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tmp").mkdir(exist_ok=True)
-    if not (folder / "logs").exists():
-        shutil.copytree(_formatted_logs(), folder / "logs")
     written = _write_properties(folder, broker=broker, properties=properties)
+    if scram_users and not (folder / "logs").exists():
+        _format(folder, written, scram_users)
+    elif not (folder / "logs").exists():
+        shutil.copytree(_formatted_logs(), folder / "logs")
     argv = [*_java_argv(folder), "kafka.Kafka", str(written)]
 
     def ready() -> bool:
@@ -74,12 +82,18 @@ def _formatted_logs() -> Path:
 
     def fill(scratch: Path) -> None:
         (scratch / "tmp").mkdir()
-        properties = _write_properties(scratch, broker=free_port())
-        argv = [*_java_argv(scratch), "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID]
-        formatted = subprocess.run(
-            [*argv, "-c", str(properties)], capture_output=True, text=True, timeout=120, check=False
-        )
-        if formatted.returncode != 0:
-            raise ServerFailed(f"formatting the Kafka log folder failed:\n{formatted.stdout}")
+        _format(scratch, _write_properties(scratch, broker=free_port()), NO_PROPERTIES)
 
     return cached(f"kafka-{VERSION}-formatted", fill) / "logs"
+
+
+def _format(folder: Path, properties: Path, scram_users: Mapping[str, str]) -> None:
+    argv = [*_java_argv(folder), "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID]
+    for user, password in scram_users.items():
+        for mechanism in SCRAM_MECHANISMS:
+            argv += ["--add-scram", f"{mechanism}=[name={user},password={password}]"]
+    formatted = subprocess.run(
+        [*argv, "-c", str(properties)], capture_output=True, text=True, timeout=120, check=False
+    )
+    if formatted.returncode != 0:
+        raise ServerFailed(f"formatting the Kafka log folder failed:\n{formatted.stdout}")

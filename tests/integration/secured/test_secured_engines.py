@@ -3,56 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Generator
-from hashlib import sha256
+from collections.abc import AsyncGenerator
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
-from certificate import Certificate, make_certificate
+from certificate import Certificate
+from guarded_servers import ESCAPED, GuardedServers
 from store_reads import command, open_gateway, open_store, until
 
 from headrace.cli.doctor_cache import examine_cache
 from headrace.cli.scylla import ScyllaEngine
 from headrace.loadtest.fault_proxy import FaultProxy
-from headrace.loadtest.servers import Server, start_valkey
+from headrace.loadtest.servers import Server
 from headrace.registry.cache_url import CacheUrl
 from headrace.registry.errors import SettingsError
 from headrace.sync.errors import CacheUnavailable
 from headrace.sync.stores.redis import RedisInvalidator
 
-PASSWORD = "p%41&:/@ ?+"
-"""Every character that a URL could take for its own."""
-ESCAPED = quote(PASSWORD, safe="")
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    return make_certificate(tmp_path_factory.mktemp("certificate"))
-
-
-@pytest.fixture(scope="module")
-def stranger(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    """An authority that signed nothing here."""
-    return make_certificate(tmp_path_factory.mktemp("stranger"))
-
-
-@pytest.fixture(scope="module")
-def guarded_valkey(tmp_path_factory: pytest.TempPathFactory) -> Generator[Server]:
-    """Valkey with a password for the default user and an ACL user of its own."""
-    rules = f"on #{sha256(PASSWORD.encode()).hexdigest()} ~* &* +@all"
-    folder = tmp_path_factory.mktemp("guarded-valkey")
-    (folder / "users.acl").write_text(f"user default {rules}\nuser gateway {rules}\n")
-    server = start_valkey(folder, options=("--aclfile", str(folder / "users.acl")))
-    yield server
-    server.stop()
-
 
 @pytest.fixture
-async def cache_port(guarded_valkey: Server, certificate: Certificate) -> AsyncGenerator[int]:
+async def cache_port(guarded: GuardedServers, certificate: Certificate) -> AsyncGenerator[int]:
     """Where TLS ends before the guarded Valkey."""
     context = certificate.server_context()
-    async with FaultProxy(guarded_valkey.host, guarded_valkey.port, tls=context) as proxy:
+    async with FaultProxy(guarded.valkey.host, guarded.valkey.port, tls=context) as proxy:
         yield proxy.port
 
 
@@ -88,10 +61,10 @@ async def test_a_cache_behind_tls_and_a_password_is_filled_read_and_invalidated(
 )
 @pytest.mark.parametrize("resp", [2, 3])
 async def test_a_cache_that_refuses_us_is_a_miss_and_says_why(
-    cassandra_server: Server, guarded_valkey: Server, credentials: str, words: str, resp: int
+    cassandra_server: Server, guarded: GuardedServers, credentials: str, words: str, resp: int
 ) -> None:
     at = f"{credentials}@" if credentials else ""
-    url = CacheUrl.parse(f"redis://{at}127.0.0.1:{guarded_valkey.port}/0?resp={resp}")
+    url = CacheUrl.parse(f"redis://{at}127.0.0.1:{guarded.valkey.port}/0?resp={resp}")
     async with open_store(cassandra_server) as store:
         await store.write(command(1, level=10, name="a"))
         async with open_gateway(store, url, wait_for_cache=False) as gateway:
@@ -143,7 +116,7 @@ async def test_a_store_whose_certificate_nobody_vouches_for_is_not_spoken_to(
 ) -> None:
     caplog.set_level(logging.CRITICAL)
     url = f"scylla://127.0.0.1:{store_port}/store_reads?tls=true&ca={stranger.authority}"
-    with pytest.raises(SettingsError, match="no session with"):
+    with pytest.raises(SettingsError, match=r"no session with.*; mend `tls` and `ca` of the URL"):
         await ScyllaEngine.open(url)
 
 
