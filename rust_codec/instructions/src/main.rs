@@ -23,12 +23,14 @@ use headrace_codec::fold::fold;
 use headrace_codec::status::RowStatus;
 use headrace_codec::transcode::Transcoder;
 
+use heads::Heads;
 use reads::{Cached, Stored};
 use records::{FIELDS, bodies, schema, vector_schema, vectors};
 
 #[path = "../../core/benches/records/mod.rs"]
 mod records;
 
+mod heads;
 mod reads;
 mod rows;
 
@@ -116,6 +118,8 @@ cases! {
     cached_read_of_100_rows_as_avro(cached: &mut Cached) { cached.run() }
     cached_read_of_a_history(cached: &mut Cached) { cached.run() }
     stored_read_of_10_rows(stored: &Stored) { stored.run() }
+    heads_known_again(heads: &Heads) { heads.run(&heads.plain) }
+    heads_known_again_under_other_ids(heads: &Heads) { heads.run(&heads.identified) }
 }
 
 /// The least nanoseconds of many rounds, per unit.
@@ -158,6 +162,7 @@ fn main() {
     let (mut hundred, mut avro) = (cached(100, reads::JSON), cached(100, reads::AVRO));
     let mut history = Cached::new(&fixture, rows::HISTORY, 1, reads::JSON);
     let stored = Stored::new(&fixture, 10);
+    let heads = Heads::new();
     count! {
         objects(&mut flat) of 100;
         rows_of_values(&mut flat) of 100;
@@ -174,5 +179,7 @@ fn main() {
         cached_read_of_100_rows_as_avro(&mut avro) of reads::REPEATS;
         cached_read_of_a_history(&mut history) of reads::REPEATS;
         stored_read_of_10_rows(&stored) of reads::REPEATS;
+        heads_known_again(&heads) of heads::REQUESTS;
+        heads_known_again_under_other_ids(&heads) of heads::REQUESTS;
     }
 }

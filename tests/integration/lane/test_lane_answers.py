@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 from running_gateway import NOW_MS, Running, document, get, post, publish, running, until
 
+from headrace.gateway.lane import LaneProtocol
 from headrace.registry.catalog import encode_document
 
 HEADS_MAX = 64
@@ -406,6 +407,9 @@ async def test_heads_that_differ_in_their_request_id_only_are_one_known_head() -
             answer = await connection.exchange(post(b"{}", f"x-request-id: {request_id}"))
             assert answer.headers["x-request-id"] == request_id
         assert gateway.lane.direct.known_heads == 1
+        (protocol,) = gateway.lane.connections
+        assert isinstance(protocol, LaneProtocol)
+        assert (b"x-request-id", b"r-0") in protocol.headers  # none after it was parsed
         connection.send(*(post(b"{}", f"x-request-id: {request_id}") for request_id in ids))
         assert [(await connection.answer()).headers["x-request-id"] for _ in ids] == ids
 

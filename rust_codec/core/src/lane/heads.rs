@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::ids::REQUEST_ID_BYTES_MAX;
-use crate::read::head::is_request_id_byte;
+use crate::read::head::is_request_id;
 
 /// Longest head that is remembered.
 pub const HEAD_BYTES_MAX: usize = 1024;
@@ -173,11 +173,12 @@ fn body_start(request: &[u8], body: &[u8], length: usize, body_bytes_max: usize)
     (body.len() == length && length <= body_bytes_max).then(|| request.len().saturating_sub(length))
 }
 
-/// Cuts behind what may stand in a request id; None when that is no id, being empty or too long.
+/// Cuts at the end of the line that begins here; None unless it is an id that may be repeated.
 fn split_id(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let most = bytes.iter().take(REQUEST_ID_BYTES_MAX.saturating_add(1));
-    let length = most.take_while(|byte| is_request_id_byte(**byte)).count();
-    (1..=REQUEST_ID_BYTES_MAX).contains(&length).then(|| bytes.split_at_checked(length))?
+    let most = bytes.len().min(REQUEST_ID_BYTES_MAX.saturating_add(1));
+    let length = memchr::memchr(b'\r', bytes.get(..most)?)?;
+    let (id, rest) = bytes.split_at_checked(length)?;
+    is_request_id(id).then_some((id, rest))
 }
 
 /// The heads that a process knows, each the latest of its bytes; the oldest makes room.
