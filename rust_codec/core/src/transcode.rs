@@ -16,7 +16,9 @@ use quick::{BARE, OBJECT, Quick, ROW, Row};
 mod decimal;
 mod pen;
 mod quick;
+mod route;
 mod sixteen;
+mod step;
 pub(crate) mod take;
 mod walk;
 

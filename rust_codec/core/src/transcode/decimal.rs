@@ -4,25 +4,25 @@
 //! and of those the nearest (Steele and White 1990; the one-multiplication form is after R. Giulietti,
 //! "The Schubfach way to render doubles", 2020). A number is c × 2^q with 2^52 <= c < 2^53. Let n be
 //! the most decimal places for which a step of c is worth less than one unit: 0.1 <= 2^q × 10^n < 1.
-//! Then c × 5^n shifted right by -(q + n) is the number in those units, and what is shifted out is
-//! the exact rest: within the range below 5^n fits a word, so nothing is rounded on the way and every
-//! comparison is exact. A unit next to the number within half a step is the answer, and as a step
+//! That step is a fraction of a word of 64 bits, exactly so within the range below, where it has no
+//! more bits than that. Then the upper word of c times the step is the number in those units and the
+//! lower word is the rest, so nothing is rounded on the way and every comparison is exact. A unit next to the number within half a step is the answer, and as a step
 //! is less than a unit there is at most one; otherwise one more digit is needed and always enough.
 //!
 //! Whatever lies outside the range is left to the caller (None), and so are powers of two that are no
 //! whole number of units, because steps differ on their two sides.
 #![expect(clippy::inline_always, reason = "the loop is one function by measurement")]
 
-use super::pen::{ROOM, eight, put};
-use super::sixteen::{ZEROS, sixteen_digits};
+use std::hint::select_unpredictable;
+
+use super::pen::{ROOM, put};
+use super::sixteen::Digits;
 
 /// The scale of one binary exponent.
 #[derive(Clone, Copy)]
 struct Scale {
-    /// 5^n
-    five: u64,
-    /// -(q + n), from 1 to 48.
-    shift: u32,
+    /// 2^q × 10^n, in 2^-64.
+    step: u64,
     /// n
     places: u32,
 }
@@ -42,15 +42,16 @@ static FLOATS: [Scale; FLOAT_COUNT] = scales(FLOAT_FIRST - 150);
 /// The scales from a binary exponent on.
 #[expect(clippy::arithmetic_side_effects, reason = "evaluated by the compiler")]
 const fn scales<const N: usize>(first: i32) -> [Scale; N] {
-    let mut scales = [Scale { five: 1, shift: 0, places: 0 }; N];
+    let mut scales = [Scale { step: 0, places: 0 }; N];
     let mut rest: &mut [Scale] = &mut scales;
     let mut exponent = first;
     while let Some((scale, after)) = rest.split_first_mut() {
         // floor(log10(2^exponent)); the fraction is log10(2) × 2^20.
         let magnitude = (exponent * 315_653) >> 20;
         scale.places = (-magnitude - 1).cast_unsigned();
-        scale.five = 5_u64.pow(scale.places);
-        scale.shift = (-exponent).cast_unsigned() - scale.places;
+        // 5^n × 2^(q + n)
+        let shift = (-exponent).cast_unsigned() - scale.places;
+        scale.step = 5_u64.pow(scale.places) << (64 - shift);
         exponent += 1;
         rest = after;
     }
@@ -66,20 +67,17 @@ pub(super) fn print_double(window: &mut [u8; ROOM], value: f64) -> Option<usize>
     let mantissa = bits & IMPLICIT.wrapping_sub(1);
     let index = exponent.wrapping_sub(u64::from(DOUBLE_FIRST.cast_unsigned()));
     let scale = DOUBLES.get(usize::try_from(index).ok()?)?;
-    let product = u128::from(mantissa | IMPLICIT).wrapping_mul(u128::from(scale.five));
-    let units = low(product >> (scale.shift & 63));
-    let rest = low(product).wrapping_shl(64_u32.wrapping_sub(scale.shift));
-    let (units, digit) = shorten(units, rest, scale, mantissa)?;
+    let (units, digit) = shorten(mantissa | IMPLICIT, scale, mantissa == 0)?;
     // Sixteen digits, and perhaps a seventeenth.
     let long = units >= 1_000_000_000_000_000;
-    let sixteen = if long { units } else { units.wrapping_mul(10).wrapping_add(digit) };
-    let last = if long { digit } else { 0 };
+    // Which it is cannot be foreseen, so neither is branched on.
+    let sixteen = select_unpredictable(long, units, units.wrapping_mul(10).wrapping_add(digit));
+    let last = select_unpredictable(long, digit, 0);
     let before = 15_u32.wrapping_add(u32::from(long)).wrapping_sub(scale.places);
-    let (high, low) = (sixteen / 100_000_000, sixteen % 100_000_000);
-    let (digits, kept) = sixteen_digits(high, low);
-    let kept = if last == 0 { kept } else { 17 };
+    let digits = Digits::of(sixteen / 100_000_000, sixteen % 100_000_000);
+    let kept = select_unpredictable(last == 0, digits.kept(), 17);
     let sign = usize::from(bits >> 63 != 0);
-    Some(lay_out(window, sign, digits, u8::try_from(last).ok()?, before.cast_signed(), kept))
+    Some(lay_out(window, sign, digits, last, before.cast_signed(), kept))
 }
 
 /// Prints a float into a window and gives its length, at most 16; None when it is not of those.
@@ -91,10 +89,7 @@ pub(super) fn print_float(window: &mut [u8; ROOM], value: f32) -> Option<usize> 
     let mantissa = bits & IMPLICIT.wrapping_sub(1);
     let index = exponent.wrapping_sub(FLOAT_FIRST.cast_unsigned());
     let scale = FLOATS.get(usize::try_from(index).ok()?)?;
-    let product = u64::from(mantissa | IMPLICIT).wrapping_mul(scale.five);
-    let units = product >> (scale.shift & 63);
-    let rest = product.wrapping_shl(64_u32.wrapping_sub(scale.shift));
-    let (units, digit) = shorten(units, rest, scale, u64::from(mantissa))?;
+    let (units, digit) = shorten(u64::from(mantissa | IMPLICIT), scale, mantissa == 0)?;
     // Seven to nine digits, made nine.
     let all = units.wrapping_mul(10).wrapping_add(digit);
     let (nine, length) = match all {
@@ -103,22 +98,20 @@ pub(super) fn print_float(window: &mut [u8; ROOM], value: f32) -> Option<usize> 
         _ => (all, 9),
     };
     let before = length.wrapping_sub(1).wrapping_sub(scale.places);
-    let (first, others) = (nine / 100_000_000, nine % 100_000_000);
-    let digits = (u128::from(first) << 120) | (u128::from(eight(others)) << 56);
-    let kept = 16_u32.wrapping_sub(digits.trailing_zeros() >> 3);
+    let digits = Digits::nine(nine / 100_000_000, nine % 100_000_000);
     let sign = usize::from(bits >> 31 != 0);
-    Some(lay_out(window, sign, digits | ZEROS, 0, before.cast_signed(), kept))
+    Some(lay_out(window, sign, digits, 0, before.cast_signed(), digits.kept()))
 }
 
-/// The fewest digits for so many whole units and a rest of a unit in 2^-64: the units, and one digit
-/// more or 0.
+/// The fewest digits of so many steps: whole units, and one digit more or 0.
 #[inline(always)]
-fn shorten(units: u64, rest: u64, scale: &Scale, mantissa: u64) -> Option<(u64, u64)> {
-    let half_step = scale.five.wrapping_shl(63_u32.wrapping_sub(scale.shift));
+fn shorten(steps: u64, scale: &Scale, power_of_two: bool) -> Option<(u64, u64)> {
+    let product = u128::from(steps).wrapping_mul(u128::from(scale.step));
+    let (units, rest) = (low(product >> 64), low(product));
     // Half a step away still reads back to an even number: ties go to even.
-    let within = half_step.wrapping_sub(mantissa & 1);
-    let (down, up) = (rest <= within, !rest < half_step.wrapping_sub(mantissa & 1));
-    if mantissa == 0 && rest != 0 {
+    let within = (scale.step >> 1).wrapping_sub(steps & 1);
+    let (down, up) = (rest <= within, !rest < within);
+    if power_of_two && rest != 0 {
         return None;
     }
     let tenths = u128::from(rest).wrapping_mul(10);
@@ -129,33 +122,30 @@ fn shorten(units: u64, rest: u64, scale: &Scale, mantissa: u64) -> Option<(u64, 
     Some((units.wrapping_add(u64::from(up)), digit))
 }
 
-/// Lays out up to seventeen digits, the first sixteen as ASCII in a word from its top, of which `before` stand before the
-/// point (zeros follow it when that is negative) and `kept` in all.
+/// Lays out up to seventeen digits, of which `before` stand before the point (zeros follow it when
+/// that is negative) and `kept` in all; `last` is the seventeenth.
 #[inline(always)]
 fn lay_out(
     window: &mut [u8; ROOM],
     sign: usize,
-    digits: u128,
-    last: u8,
+    digits: Digits,
+    last: u64,
     before: i32,
     kept: u32,
 ) -> usize {
-    let text = digits.swap_bytes();
+    let last = [b'0'.wrapping_add(lowest(last))];
     put(window, 0, [b'-']);
     let kept = kept as usize;
     if before > 0 {
-        let after = text.wrapping_shr(before.cast_unsigned().wrapping_mul(8));
+        digits.put_with_point(window, sign, before.cast_unsigned());
+        put(window, sign.wrapping_add(17), last);
         let before = before.cast_unsigned() as usize;
-        put(window, sign, text.to_le_bytes());
-        put(window, sign.wrapping_add(before), [b'.']);
-        put(window, sign.wrapping_add(before).wrapping_add(1), after.to_le_bytes());
-        put(window, sign.wrapping_add(17), [b'0'.wrapping_add(last)]);
         return sign.wrapping_add(1).wrapping_add(kept.max(before.wrapping_add(1)));
     }
     put(window, sign, *b"0.000000");
     let at = sign.wrapping_add(2).wrapping_add(before.unsigned_abs() as usize);
-    put(window, at, text.to_le_bytes());
-    put(window, at.wrapping_add(16), [b'0'.wrapping_add(last)]);
+    digits.put(window, at);
+    put(window, at.wrapping_add(16), last);
     at.wrapping_add(kept)
 }
 
@@ -164,6 +154,13 @@ fn lay_out(
 #[expect(clippy::cast_possible_truncation, reason = "the low word is what is asked for")]
 const fn low(value: u128) -> u64 {
     value as u64
+}
+
+/// The low byte.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the low byte is what is asked for")]
+const fn lowest(value: u64) -> u8 {
+    value as u8
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 //! that no length decides how many stores there are.
 #![expect(clippy::inline_always, reason = "the loop is one function by measurement")]
 
+use super::take::{Stop, Walk};
+
 /// Bytes of a window: more than any value that is no text takes, what is stored beyond it included.
 pub(super) const ROOM: usize = 64;
 
@@ -9,9 +11,6 @@ pub(super) const ROOM: usize = 64;
 pub(super) struct Pen<'a> {
     room: &'a mut [u8],
 }
-
-/// There is too little room: the caller makes more and starts again.
-pub(super) struct Full;
 
 impl<'a> Pen<'a> {
     #[inline(always)]
@@ -40,8 +39,8 @@ impl<'a> Pen<'a> {
 
     /// The next `N` bytes of room.
     #[inline(always)]
-    pub(super) fn window<const N: usize>(&mut self) -> Result<&mut [u8; N], Full> {
-        self.room.first_chunk_mut().ok_or(Full)
+    pub(super) fn window<const N: usize>(&mut self) -> Walk<&mut [u8; N]> {
+        self.room.first_chunk_mut().ok_or(Stop)
     }
 
     /// Keeps `count` bytes of the last window.
@@ -51,7 +50,7 @@ impl<'a> Pen<'a> {
     }
 
     #[inline(always)]
-    pub(super) fn byte(&mut self, byte: u8) -> Result<(), Full> {
+    pub(super) fn byte(&mut self, byte: u8) -> Walk<()> {
         *self.window::<1>()? = [byte];
         self.keep(1);
         Ok(())
@@ -59,8 +58,8 @@ impl<'a> Pen<'a> {
 
     /// Any number of bytes.
     #[inline]
-    pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Full> {
-        self.room.get_mut(..bytes.len()).ok_or(Full)?.copy_from_slice(bytes);
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> Walk<()> {
+        self.room.get_mut(..bytes.len()).ok_or(Stop)?.copy_from_slice(bytes);
         self.keep(bytes.len());
         Ok(())
     }
@@ -69,8 +68,19 @@ impl<'a> Pen<'a> {
 /// Prints an i64 into a window and gives its length, at most 20.
 #[inline(always)]
 pub(super) fn print_long(window: &mut [u8; ROOM], value: i64) -> usize {
-    let negative = usize::from(value < 0);
-    let magnitude = value.unsigned_abs();
+    print_signed(window, value.is_negative(), value.unsigned_abs())
+}
+
+/// The same for its zigzag bits, in which the lowest is the sign.
+#[inline(always)]
+pub(super) fn print_zigzag(window: &mut [u8; ROOM], bits: u64) -> usize {
+    let negative = bits & 1;
+    print_signed(window, negative != 0, (bits >> 1).wrapping_add(negative))
+}
+
+#[inline(always)]
+fn print_signed(window: &mut [u8; ROOM], negative: bool, magnitude: u64) -> usize {
+    let negative = usize::from(negative);
     put(window, 0, [b'-']);
     if magnitude < 100_000_000 {
         return print_head(window, negative, magnitude);
@@ -159,6 +169,10 @@ mod tests {
     fn shown(value: i64) -> String {
         let mut window = [b'?'; ROOM];
         let length = print_long(&mut window, value);
+        let zigzag = (value << 1) ^ (value >> 63);
+        let mut other = [b'?'; ROOM];
+        assert_eq!(print_zigzag(&mut other, zigzag.cast_unsigned()), length);
+        assert_eq!(window[..length], other[..length]);
         String::from_utf8(window[..length].to_vec()).unwrap()
     }
 

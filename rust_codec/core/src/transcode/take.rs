@@ -1,9 +1,18 @@
 //! Taking values from the front of a body, for the quick walks: of JSON and of Arrow.
 #![expect(clippy::inline_always, reason = "the loop is one function by measurement")]
 
-pub(crate) use super::walk::{Stop, Walk};
+use super::sixteen::gather;
 use crate::cursor::unzigzag;
 use crate::format::TEXT_BYTES_MAX;
+
+/// The high bit of every byte of a word.
+const STOPS: u64 = 0x8080_8080_8080_8080;
+
+/// The body, or the room for what it prints, is not plain: whoever asked looks at it another way.
+#[derive(Debug)]
+pub(crate) struct Stop;
+
+pub(crate) type Walk<T> = Result<T, Stop>;
 
 /// What is left of a body.
 #[derive(Clone, Copy)]
@@ -25,14 +34,15 @@ impl<'a> Body<'a> {
     /// The same body from a position on.
     #[inline(always)]
     pub(crate) fn from(&self, start: usize) -> Walk<Self> {
-        let rest = self.rest.get(start..).ok_or(Stop::Unusual)?;
+        let rest = self.rest.get(start..).ok_or(Stop)?;
         Ok(Self { rest, tail: self.tail })
     }
 
-    /// The same body when so many bytes of it are left.
+    /// Moves on to where so many bytes are left.
     #[inline(always)]
-    pub(crate) fn last_bytes(&self, left: usize) -> Walk<Self> {
-        self.from(self.len().wrapping_sub(left))
+    pub(crate) fn leave(&mut self, left: usize) -> Walk<()> {
+        self.rest = self.rest.get(self.len().wrapping_sub(left)..).ok_or(Stop)?;
+        Ok(())
     }
 
     /// Bytes that are left.
@@ -58,13 +68,13 @@ impl<'a> Body<'a> {
         match self.byte()? {
             0 => Ok(true),
             2 => Ok(false),
-            _ => Err(Stop::Unusual),
+            _ => Err(Stop),
         }
     }
 
     #[inline(always)]
     pub(crate) fn byte(&mut self) -> Walk<u8> {
-        let (byte, after) = self.rest.split_first().ok_or(Stop::Unusual)?;
+        let (byte, after) = self.rest.split_first().ok_or(Stop)?;
         self.rest = after;
         Ok(*byte)
     }
@@ -72,7 +82,7 @@ impl<'a> Body<'a> {
     /// The next `N` bytes.
     #[inline(always)]
     pub(crate) fn array<const N: usize>(&mut self) -> Walk<[u8; N]> {
-        let (bytes, after) = self.rest.split_first_chunk().ok_or(Stop::Unusual)?;
+        let (bytes, after) = self.rest.split_first_chunk().ok_or(Stop)?;
         self.rest = after;
         Ok(*bytes)
     }
@@ -80,9 +90,16 @@ impl<'a> Body<'a> {
     /// The next `length` bytes.
     #[inline(always)]
     pub(crate) fn bytes(&mut self, length: usize) -> Walk<&'a [u8]> {
-        let (bytes, after) = self.rest.split_at_checked(length).ok_or(Stop::Unusual)?;
+        let (bytes, after) = self.rest.split_at_checked(length).ok_or(Stop)?;
         self.rest = after;
         Ok(bytes)
+    }
+
+    /// Moves past so many bytes.
+    #[inline(always)]
+    pub(crate) fn skip(&mut self, count: usize) -> Walk<()> {
+        self.rest = self.rest.get(count..).ok_or(Stop)?;
+        Ok(())
     }
 
     #[inline(always)]
@@ -97,7 +114,7 @@ impl<'a> Body<'a> {
 
     #[inline(always)]
     pub(crate) fn integer(&mut self) -> Walk<i32> {
-        i32::try_from(self.varint()?).map_err(|_| Stop::Unusual)
+        i32::try_from(self.varint()?).map_err(|_| Stop)
     }
 
     /// A byte length within what is left and within [`TEXT_BYTES_MAX`].
@@ -109,10 +126,10 @@ impl<'a> Body<'a> {
                 self.rest = after;
                 usize::from(byte >> 1)
             }
-            _ => usize::try_from(self.varint()?).map_err(|_| Stop::Unusual)?,
+            _ => usize::try_from(self.varint()?).map_err(|_| Stop)?,
         };
         if length > self.rest.len() || length > TEXT_BYTES_MAX {
-            return Err(Stop::Unusual);
+            return Err(Stop);
         }
         Ok(length)
     }
@@ -130,32 +147,56 @@ impl<'a> Body<'a> {
         self.tail.checked_shr(u32::try_from(missing).unwrap_or(128)).unwrap_or(0)
     }
 
-    /// A zigzag varint: up to eight bytes at once without a branch a byte.
+    /// A zigzag varint.
     #[inline(always)]
     pub(crate) fn varint(&mut self) -> Walk<i64> {
-        const STOPS: u64 = 0x8080_8080_8080_8080;
+        self.zigzag().map(unzigzag)
+    }
+
+    /// Moves past a varint.
+    #[inline(always)]
+    pub(crate) fn skip_varint(&mut self) -> Walk<()> {
+        let (_, stops) = self.word();
+        if stops == 0 {
+            return self.long_varint().map(drop);
+        }
+        self.pass(stops)
+    }
+
+    /// A varint as its zigzag bits: up to eight bytes at once without a branch a byte.
+    #[inline(always)]
+    pub(crate) fn zigzag(&mut self) -> Walk<u64> {
+        let (word, stops) = self.word();
+        if stops == 0 {
+            return self.long_varint();
+        }
+        self.pass(stops)?;
+        // Everything up to the first byte whose high bit is clear.
+        Ok(gather(word & (stops ^ stops.wrapping_sub(1)) & !STOPS))
+    }
+
+    /// The next eight bytes, and the high bits of those whose own is clear.
+    #[inline(always)]
+    fn word(&self) -> (u64, u64) {
         let word = match self.rest.first_chunk::<8>() {
             Some(chunk) => u64::from_le_bytes(*chunk),
             // A varint that runs into the padding is longer than what is left.
             None => low(self.last()),
         };
-        let stops = !word & STOPS;
-        if stops == 0 {
-            return self.long_varint();
-        }
+        (word, !word & STOPS)
+    }
+
+    /// Moves past the first byte that is marked.
+    #[inline(always)]
+    fn pass(&mut self, stops: u64) -> Walk<()> {
         let length = (stops.trailing_zeros() >> 3).wrapping_add(1);
-        self.rest = self.rest.get(length as usize..).ok_or(Stop::Unusual)?;
-        // Everything up to the first byte whose high bit is clear; then the 7-bit groups move together.
-        let bits = word & (stops ^ stops.wrapping_sub(1)) & !STOPS;
-        let bits = (bits & 0x007F_007F_007F_007F) | ((bits & 0x7F00_7F00_7F00_7F00) >> 1);
-        let bits = (bits & 0x0000_3FFF_0000_3FFF) | ((bits & 0x3FFF_0000_3FFF_0000) >> 2);
-        let bits = (bits & 0x0000_0000_0FFF_FFFF) | ((bits & 0x0FFF_FFFF_0000_0000) >> 4);
-        Ok(unzigzag(bits))
+        self.rest = self.rest.get(length as usize..).ok_or(Stop)?;
+        Ok(())
     }
 
     /// The longest varints.
     #[inline(always)]
-    fn long_varint(&mut self) -> Walk<i64> {
+    fn long_varint(&mut self) -> Walk<u64> {
         let (value, after) = read_varint(self.rest)?;
         self.rest = after;
         Ok(value)
@@ -178,22 +219,18 @@ fn short_tail(body: &[u8]) -> u128 {
 }
 
 #[inline(never)]
-fn read_varint(mut rest: &[u8]) -> Walk<(i64, &[u8])> {
+fn read_varint(mut rest: &[u8]) -> Walk<(u64, &[u8])> {
     let mut value: u64 = 0;
     let mut shift: u32 = 0;
     loop {
-        let (byte, after) = rest.split_first().ok_or(Stop::Unusual)?;
+        let (byte, after) = rest.split_first().ok_or(Stop)?;
         rest = after;
         if shift == 63 {
-            break if *byte < 2 {
-                Ok((unzigzag(value | u64::from(*byte) << 63), rest))
-            } else {
-                Err(Stop::Unusual)
-            };
+            break if *byte < 2 { Ok((value | u64::from(*byte) << 63, rest)) } else { Err(Stop) };
         }
         value |= u64::from(byte & 0x7F) << shift;
         if *byte < 0x80 {
-            break Ok((unzigzag(value), rest));
+            break Ok((value, rest));
         }
         shift = shift.wrapping_add(7);
     }
@@ -209,13 +246,13 @@ pub(crate) fn each_block<'a>(
     let mut items: usize = 0;
     loop {
         // A negative count, which a byte size follows, is left to the plain walk.
-        let count = usize::try_from(rest.varint()?).map_err(|_| Stop::Unusual)?;
+        let count = usize::try_from(rest.varint()?).map_err(|_| Stop)?;
         if count == 0 {
             return Ok(items);
         }
         items = items.wrapping_add(count);
         if count > rest.len() || items > limit {
-            return Err(Stop::Unusual);
+            return Err(Stop);
         }
         block(rest, count)?;
     }

@@ -60,7 +60,7 @@ impl Columns<'_> {
             let FieldReading { shape, nullable, null_allowed } = *reading;
             if nullable && rest.null()? {
                 match place {
-                    Some(_) if !null_allowed => return Err(Stop::Unusual),
+                    Some(_) if !null_allowed => return Err(Stop),
                     Some((_, lane)) => self.push_null(*lane),
                     None => {}
                 }
@@ -72,10 +72,10 @@ impl Columns<'_> {
                     let lane = lane.and_then(|lane| self.lanes.get_mut(lane));
                     take_scalar(&mut rest, scalar, lane)?;
                 }
-                _ => rest = rest.last_bytes(self.take_other(rest.rest(), shape, lane)?)?,
+                _ => rest.leave(self.take_other(rest.rest(), shape, lane)?)?,
             }
         }
-        if rest.is_empty() { Ok(()) } else { Err(Stop::Unusual) }
+        if rest.is_empty() { Ok(()) } else { Err(Stop) }
     }
 
     /// Takes a value of any other type; the bytes that are left after it.
@@ -87,7 +87,7 @@ impl Columns<'_> {
             Some(lane) => self.push_value(&mut cursor, reading, lane),
             None => skip_field(&mut cursor, reading),
         }
-        .map_err(|_| Stop::Unusual)?;
+        .map_err(|_| Stop)?;
         Ok(cursor.rest().len())
     }
 
@@ -250,7 +250,7 @@ fn take_scalar(rest: &mut Body<'_>, scalar: Scalar, lane: Option<&mut Lane>) -> 
         Scalar::Boolean => {
             let byte = rest.byte()?;
             if byte > 1 {
-                return Err(Stop::Unusual);
+                return Err(Stop);
             }
             put(lane, [byte]);
         }
@@ -263,7 +263,7 @@ fn take_scalar(rest: &mut Body<'_>, scalar: Scalar, lane: Option<&mut Lane>) -> 
             let content = rest.bytes(length)?;
             if let Some(lane) = lane {
                 if scalar == Scalar::Text && std::str::from_utf8(content).is_err() {
-                    return Err(Stop::Unusual);
+                    return Err(Stop);
                 }
                 lane.push_variable(content);
             }
