@@ -19,7 +19,7 @@ MIGRATE_LIMIT_MS = 2_000
 
 
 class ValkeyCluster:
-    """Masters that share the slots evenly, in order."""
+    """Masters that share the slots evenly, in order, and the replicas of the first after them."""
 
     def __init__(self, servers: list[Server], clients: list[Any], ids: list[str]) -> None:
         self.servers = servers
@@ -39,6 +39,23 @@ class ValkeyCluster:
                 if len(told) == 1 and (owner := told.pop()) is not None:
                     return owner
                 await asyncio.sleep(0.02)
+
+    async def fail_over(self, position: int) -> None:
+        """Let a replica take its master's place, in step with it, while both live."""
+        await self.clients[position].execute_command("CLUSTER", "FAILOVER")
+        await self.until_master(position)
+
+    async def is_master(self, position: int) -> bool:
+        """Whether a node has, or had when it was last told, a master's place."""
+        return bool((await self.clients[position].info("replication"))["role"] == "master")
+
+    async def until_follows(self, position: int) -> None:
+        """Wait until a node is a replica that is in step."""
+        await _until_replication(self.clients[position], "master_link_status", "up")
+
+    async def until_master(self, position: int) -> None:
+        """Wait until a node has taken its master's place."""
+        await _until_replication(self.clients[position], "role", "master")
 
     async def begin_move(self, slot: int, target: int) -> None:
         """From now on the source sends askers on for keys that it has not."""
@@ -76,13 +93,14 @@ class ValkeyCluster:
 
 
 @contextmanager
-def started_cluster(folder: Path) -> Generator[list[Server]]:
+def started_cluster(folder: Path, *, replicas: int = 0) -> Generator[list[Server]]:
     """Nodes that have their slots and agree on it; stopped at the end. Outside of any loop."""
     with ExitStack() as stack:
         servers: list[Server] = []
-        for number in range(MASTERS):
+        for number in range(MASTERS + replicas):
             options = ["--cluster-enabled", "yes", "--cluster-port", str(free_port())]
             options += ["--cluster-require-full-coverage", "no", "--cluster-node-timeout", "2000"]
+            options += ["--repl-diskless-sync-delay", "0"]
             servers.append(start_valkey(folder / f"node-{number}", options=options))
             stack.callback(servers[-1].stop)
         asyncio.run(_share_slots(servers))
@@ -108,8 +126,9 @@ async def _share_slots(servers: list[Server]) -> None:
     bounds = [SLOTS * position // MASTERS for position in range(MASTERS + 1)]
     async with AsyncExitStack() as stack:
         clients = [_client(server) for server in servers]
-        for client, first, end in zip(clients, bounds, bounds[1:], strict=False):
+        for client in clients:
             stack.push_async_callback(client.aclose)
+        for client, first, end in zip(clients, bounds, bounds[1:], strict=False):
             await client.execute_command("CLUSTER ADDSLOTSRANGE", first, end - 1)
         for server, client in zip(servers[1:], clients[1:], strict=True):
             bus = (await client.config_get("cluster-port"))["cluster-port"]
@@ -117,8 +136,24 @@ async def _share_slots(servers: list[Server]) -> None:
         async with asyncio.timeout(30):
             while True:
                 if all([await _sees_all(client) for client in clients]):
-                    return
+                    break
                 await asyncio.sleep(0.05)
+        for client in clients[MASTERS:]:
+            await _follow(client, await clients[0].execute_command("CLUSTER MYID"))
+
+
+async def _follow(client: Any, master_id: bytes) -> None:
+    """Become a replica, and have everything that the master has."""
+    await client.execute_command("CLUSTER", "REPLICATE", master_id)
+    await _until_replication(client, "master_link_status", "up")
+
+
+async def _until_replication(client: Any, name: str, wanted: str) -> None:
+    async with asyncio.timeout(60):
+        while True:
+            if (await client.info("replication")).get(name) == wanted:
+                return
+            await asyncio.sleep(0.02)
 
 
 async def _sees_all(client: Any) -> bool:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from redis.asyncio import Redis
-from redis.exceptions import MovedError, RedisError, ResponseError
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, MovedError, RedisError, ResponseError
 
 from headrace.cli.doctor_finding import Finding, clock_finding, judged
 from headrace.registry.cache_url import CacheNode, CacheUrl
@@ -39,6 +42,8 @@ async def _examine(url: CacheUrl, node: CacheNode) -> list[Finding]:
         protocol=url.resp,
         socket_timeout=LIMIT_S,
         socket_connect_timeout=LIMIT_S,
+        # Who asks what is wrong is not to wait for ten attempts.
+        retry=Retry(NoBackoff(), 0),
         decode_responses=True,
     )
     findings: list[Finding] = []
@@ -47,11 +52,19 @@ async def _examine(url: CacheUrl, node: CacheNode) -> list[Finding]:
             findings.append(finding)  # noqa: PERF401 - those before a failure count
     except (RedisError, OSError, TimeoutError) as error:
         reason = str(error) or type(error).__name__
-        fix = "start the node, or mend the URL of `cache`"
+        fix = _next_step(error)
         findings.append(Finding(part=part, check="reachable", ok=False, detail=reason, fix=fix))
     finally:
         await client.aclose()
     return findings
+
+
+def _next_step(error: Exception) -> str:
+    if isinstance(error, AuthenticationError):
+        return "mend the user and the password in the URL of `cache`"
+    if isinstance(error.__cause__ or error.__context__, ssl.SSLError):
+        return "mend `tls` and `ca` in the URL of `cache`"
+    return "start the node, or mend the URL of `cache`"
 
 
 async def _checks(client: Any, part: str, *, clustered: bool) -> AsyncIterator[Finding]:

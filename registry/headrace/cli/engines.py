@@ -163,7 +163,7 @@ def cache_of(settings: Settings) -> CacheUrl | None:
     parsed = parse_url("cache", settings.cache, CACHE_SCHEMES)
     if parsed.scheme == "none":
         return None
-    if parse_url("online", settings.online, ONLINE_SCHEMES).scheme == "lmdb":
+    if settings.online.startswith("lmdb:"):
         raise SettingsError(
             f"`cache: {parsed.scheme}:…` in front of `online: lmdb:…`: the embedded store is "
             "nearer than any cache; set `cache: none`"

@@ -9,23 +9,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import uuid
 from collections.abc import AsyncGenerator, Generator
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 
 import pytest
-from store_reads import USERS, Gateway, Store, command, open_gateway, open_store, until
+from cluster_scene import EVERYONE, LOADED, Scene, open_scene, under_load
+from store_reads import USERS, NoWatch, command, document, now_ms, open_gateway, until
 from valkey_cluster import ValkeyCluster, open_valkey_cluster, started_cluster
 
 from headrace.cli.doctor_cache import examine_cache
+from headrace.gateway.cached.tiers import open_tiers
+from headrace.gateway.catalog_in_force import CatalogInForce
+from headrace.gateway.explain import Explainer
+from headrace.gateway.wire import TierShape
 from headrace.loadtest.servers import Server
-from headrace.registry.cache_slots import SlotPlacement
+from headrace.loadtest.servers.process import free_port
 from headrace.registry.cache_url import CacheUrl
 from headrace.sync.errors import CacheUnavailable
-from headrace.sync.stores.redis_cluster import RedisClusterInvalidator
 
-EVERYONE = list(range(40))
+MOVES = 60
 SEED = random.SystemRandom().randrange(1_000_000)
 """Another run each time; a failure prints it."""
 
@@ -42,73 +43,10 @@ async def valkeys(nodes: list[Server]) -> AsyncGenerator[ValkeyCluster]:
         yield opened
 
 
-@dataclass
-class Scene:
-    """Two gateways over a cluster, the writer's invalidation, and what was written last."""
-
-    valkeys: ValkeyCluster
-    store: Store
-    gateways: list[Gateway]
-    invalidator: RedisClusterInvalidator
-    placement: SlotPlacement
-    levels: dict[int, int] = field(default_factory=dict)
-
-    def key(self, user: int) -> bytes:
-        return self.store.catalog.encode_key(USERS, {"user_id": user})
-
-    def slot(self, user: int) -> int:
-        return self.placement.node(self.key(user))
-
-    async def write(self, *users: int) -> None:
-        """New values, and their invalidation, tried until it returns as the writer does."""
-        written = {user: self.levels.get(user, 0) + 1 for user in users}
-        await self.store.write(
-            *(command(user, level=level, name="x") for user, level in written.items())
-        )
-        async with asyncio.timeout(60):
-            while True:
-                try:
-                    await self.invalidator.invalidate([self.key(user) for user in users])
-                    break
-                except CacheUnavailable:
-                    await asyncio.sleep(0.02)
-        self.levels |= written
-
-    async def read(self, gateway: int = 0, users: list[int] | None = None) -> None:
-        """One request, which must give what was written last."""
-        asked = EVERYONE if users is None else users
-        expected = [[self.levels[user], "x"] for user in asked]
-        assert await self.gateways[gateway].rows(*asked) == expected
-
-    def store_reads(self, gateway: int = 0) -> int:
-        return self.gateways[gateway].reads.counters()["store_reads"]
-
-    async def served_by_the_cache(self, gateway: int = 0, users: list[int] | None = None) -> None:
-        """Wait until a read needs the store for no key."""
-        async with asyncio.timeout(60):
-            while True:
-                before = self.store_reads(gateway)
-                await self.read(gateway, users)
-                await self.settled(gateway)
-                if self.store_reads(gateway) == before:
-                    return
-
-    async def settled(self, gateway: int = 0) -> None:
-        counters = self.gateways[gateway].reads.counters
-        await until(lambda: counters()["keys_under_way"] == 0)
-
-
 @pytest.fixture
 async def scene(cassandra_server: Server, valkeys: ValkeyCluster) -> AsyncGenerator[Scene]:
-    epoch = uuid.uuid4().int % 2**31
-    url = CacheUrl.parse(f"{valkeys.url}&epoch={epoch}")
-    async with open_store(cassandra_server) as store, AsyncExitStack() as stack:
-        gateways = [await stack.enter_async_context(open_gateway(store, url)) for _ in range(2)]
-        invalidator = RedisClusterInvalidator(url)
-        stack.push_async_callback(invalidator.close)
-        scene = Scene(valkeys, store, gateways, invalidator, SlotPlacement(epoch=epoch))
-        await scene.write(*EVERYONE)
-        yield scene
+    async with open_scene(cassandra_server, valkeys) as opened:
+        yield opened
 
 
 async def test_what_one_gateway_filled_the_other_finds_on_every_node(scene: Scene) -> None:
@@ -195,39 +133,61 @@ async def test_keys_of_a_dead_node_are_misses_and_the_others_go_on(scene: Scene)
 async def test_reads_are_never_older_than_a_write_while_slots_move(scene: Scene) -> None:
     """Writers, readers that remember what they saw, and slots that go round, all at once."""
     draw = random.Random(SEED)
-    users, done, went_on = EVERYONE[:8], asyncio.Event(), asyncio.Event()
-
-    async def write() -> None:
-        for _ in range(120):
-            await scene.write(draw.choice(users))
-            went_on.set()
-        done.set()
-
-    async def read(gateway: int) -> None:
-        seen = dict.fromkeys(users, 0)
-        while not done.is_set():
-            asked = draw.sample(users, 4)
-            least = {user: max(seen[user], scene.levels[user]) for user in asked}
-            rows = await scene.gateways[gateway].rows(*asked)
-            for user, (level, _) in zip(asked, rows, strict=True):
-                assert level >= least[user], f"seed {SEED}: user {user} went backwards"
-                seen[user] = level
 
     async def move() -> None:
-        while not done.is_set():
-            slot = scene.slot(draw.choice(users))
+        for _ in range(MOVES):
+            slot = scene.slot(draw.choice(LOADED))
             target = (await scene.valkeys.owner(slot) + 1) % len(scene.valkeys.servers)
             await scene.valkeys.begin_move(slot, target)
             await scene.valkeys.move_keys(slot, target)
             await scene.valkeys.end_move(slot, target)
             # On a slow machine a slot could move on before anybody has followed it, for ever.
-            went_on.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.5):
-                    await went_on.wait()
+                    await scene.went_on()
 
-    async with asyncio.TaskGroup() as together:
-        for work in (write(), read(0), read(0), read(1), move()):
-            together.create_task(work)
-    for gateway in (0, 1):
-        await scene.served_by_the_cache(gateway, users)
+    writes, reads = await under_load(scene, draw, move)
+    assert min(writes, reads) > 0, f"seed {SEED}"
+
+
+async def test_explain_names_the_node_that_keeps_a_key_and_what_it_holds(scene: Scene) -> None:
+    user = EVERYONE[3]
+    await scene.served_by_the_cache()
+    keeper = scene.valkeys.servers[await scene.valkeys.owner(scene.slot(user))]
+    cache = await cache_tier(scene, user)
+    assert cache.node == f"{keeper.host}:{keeper.port}"
+    assert (cache.holds, cache.lease, cache.equals_store) == ("row", "none", True)
+    await scene.store.write(command(user, level=99))  # Not invalidated: a lost one.
+    assert (await cache_tier(scene, user)).equals_store is False
+    await scene.write(user)
+    assert (await cache_tier(scene, user)).holds == "nothing"
+
+
+async def test_explain_tells_why_a_cluster_cannot_be_asked(
+    scene: Scene, valkey_server: Server
+) -> None:
+    alone = f"redis://{valkey_server.host}:{valkey_server.port}/0?cluster=true"
+    cache = await cache_tier(scene, EVERYONE[0], CacheUrl.parse(alone))
+    assert "cluster support disabled" in str(cache.reason)
+    nowhere = f"redis://127.0.0.1:{free_port()}/0?cluster=true"
+    cache = await cache_tier(scene, EVERYONE[0], CacheUrl.parse(nowhere))
+    assert "Connect call failed" in str(cache.reason)
+
+
+async def cache_tier(scene: Scene, user: int, url: CacheUrl | None = None) -> TierShape:
+    """What `headrace explain` tells of the cache, which it opens for itself."""
+    in_force = CatalogInForce(NoWatch())
+    in_force.install(scene.store.catalog, document())
+    engine = scene.store.engine
+    async with open_tiers(url or scene.url, now_ms) as tiers:
+        explainer = Explainer(in_force, engine.inspector(), now_ms, tiers)
+        [cache] = (await explainer.explain(USERS, {"user_id": str(user)})).tiers
+    return cache
+
+
+async def test_a_gateway_tells_that_no_node_of_its_cluster_answers(scene: Scene) -> None:
+    port = free_port()
+    url = CacheUrl.parse(f"redis://127.0.0.1:{port}/0?cluster=true")
+    async with open_gateway(scene.store, url, wait_for_cache=False) as gateway:
+        await until(lambda: "Connect call failed" in str(gateway.reads.parts()), limit_s=60)
+        assert await gateway.rows(EVERYONE[0]) == [[1, "x"]]

@@ -91,6 +91,9 @@ async def test_a_cache_whose_certificate_nobody_vouches_for_is_not_spoken_to(
     with pytest.raises(CacheUnavailable, match="certificate verify failed"):
         await invalidator.invalidate([b"key"])
     await invalidator.close()
+    [finding] = await examine_cache(url)
+    assert "certificate verify failed" in finding.detail
+    assert finding.fix == "mend `tls` and `ca` in the URL of `cache`"
 
 
 @pytest.fixture

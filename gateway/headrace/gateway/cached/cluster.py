@@ -139,13 +139,21 @@ class ClusterNode:
         except (RedisError, OSError, TimeoutError) as error:
             self._leave(str(error) or type(error).__name__)
             return None
-        self.up, self.problem, self._pause_s = True, None, PAUSE_START_S
+        self._answered()
         return replies
 
     async def slots(self) -> dict[tuple[int, int], CacheNode]:
-        """Who owns which slots, both ends included, as this node knows it."""
-        async with asyncio.timeout(MAP_LIMIT_S):
-            told = await self._client.execute_command("CLUSTER", "SLOTS")  # In RESP2 and 3 alike.
+        """Who owns which slots, both ends included, as this node knows it.
+
+        Asked of a node that is left as well. Raises what the client raises.
+        """
+        try:
+            async with asyncio.timeout(MAP_LIMIT_S):
+                told = await self._client.execute_command("CLUSTER", "SLOTS")  # RESP2 and 3 alike.
+        except (RedisError, OSError, TimeoutError) as error:
+            self._leave(str(error) or type(error).__name__)
+            raise
+        self._answered()
         return {(first, last): self._named(*owner[:2]) for first, last, owner, *_ in told}
 
     async def close(self) -> None:
@@ -155,6 +163,9 @@ class ClusterNode:
     def _named(self, host: str | bytes, port: int) -> CacheNode:
         name = host.decode() if isinstance(host, bytes) else host
         return CacheNode(name or self.node.host, int(port))
+
+    def _answered(self) -> None:
+        self.up, self.problem, self._pause_s = True, None, PAUSE_START_S
 
     def _leave(self, reason: str) -> None:
         if self.up:
@@ -174,6 +185,7 @@ class ClusterLinks:
         self._known = {node: ClusterNode(url, node) for node in url.nodes}
         self._owners: list[ClusterNode | None] = [None] * SLOTS
         self._map_old = asyncio.Event()
+        self._map_asked = False
         self._tasks: list[asyncio.Task[None]] = []
         self._untold = UntoldKeys()
         self.scripts_refused = 0
@@ -198,6 +210,14 @@ class ClusterLinks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(node.close() for node in self._known.values()))
+
+    def tried(self) -> bool:
+        """Whether the map of slots was asked for once."""
+        return self._map_asked
+
+    def keeper(self, node: int) -> ClusterNode | None:
+        """The owner of a slot; when nobody is known to own it, a node that says why."""
+        return self._owners[node] or next((each for each in self.nodes if each.problem), None)
 
     def reaches(self, node: int) -> bool:
         """Always: what a slot's owner cannot be told is kept until it can."""
@@ -290,6 +310,7 @@ class ClusterLinks:
         while True:
             self._map_old.clear()
             await self._fetch_map()
+            self._map_asked = True
             await asyncio.sleep(PAUSE_START_S)
             try:
                 async with asyncio.timeout(MAP_INTERVAL_S):

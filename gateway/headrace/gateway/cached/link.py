@@ -253,6 +253,14 @@ class Links:
         for link in self.nodes:
             link.flush_soon()
 
+    def tried(self) -> bool:
+        """Whether each node is connected, or has said why not."""
+        return all(link.problem != NOT_YET for link in self.nodes)
+
+    def keeper(self, node: int) -> CacheLink:
+        """The node at this place."""
+        return self.nodes[node]
+
     def reaches(self, node: int) -> bool:
         """Whether a node is asked now."""
         return self.nodes[node].up

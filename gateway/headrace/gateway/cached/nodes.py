@@ -64,6 +64,14 @@ class CacheNodes(Protocol):
         """Leave every node."""
         ...
 
+    def tried(self) -> bool:
+        """Whether a first attempt to reach the nodes has ended."""
+        ...
+
+    def keeper(self, node: int) -> NodeState | None:
+        """Who keeps what the placement's number stands for; None when nobody is known to."""
+        ...
+
     def reaches(self, node: int) -> bool:
         """Whether a node is asked now."""
         ...

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from headrace.codec import CachedReads, Placement, ReadEngine
-from headrace.gateway.cached.link import CONNECT_LIMIT_S, NOT_YET, Links, Outcome
+from headrace.gateway.cached.link import CONNECT_LIMIT_S, Links, Outcome
 from headrace.gateway.cached.nodes import CacheNodes, KeyPlacement
 from headrace.gateway.cached.scripts import LOOK, TOKEN_BYTES
 from headrace.gateway.ports import Clock, HeldBlock
@@ -50,12 +50,11 @@ class CacheTiers:
 
     async def _look_there(self, nodes: CacheNodes, key: bytes) -> HeldBlock:
         [(node, block_key, lease_key)] = self._placement.places([key])
-        # Of a Redis Cluster the placement says the slot: which node has it is the cluster's affair.
-        link = nodes.nodes[node] if isinstance(nodes, Links) else None
-        name = None if link is None else link.node.name
         reply = await nodes.run_script(node, LOOK, [block_key, lease_key], [])
+        keeper = nodes.keeper(node)
+        name = None if keeper is None else keeper.node.name
         if reply is None or len(reply) != 3:
-            problem = (None if link is None else link.problem) or "no node answered"
+            problem = (None if keeper is None else keeper.problem) or "no node answered"
             return HeldBlock(tier="cache", node=name, problem=problem)
         block, life_ms, lease = reply
         standing = "none"
@@ -86,7 +85,7 @@ async def open_tiers(cache: CacheUrl, clock: Clock) -> AsyncGenerator[CacheTiers
     nodes.start()
     try:
         give_up_s = asyncio.get_running_loop().time() + 2 * CONNECT_LIMIT_S
-        while not nodes.nodes or any(link.problem == NOT_YET for link in nodes.nodes):
+        while not nodes.tried():
             if asyncio.get_running_loop().time() > give_up_s:
                 break
             await asyncio.sleep(LOOK_PAUSE_S)
