@@ -236,7 +236,7 @@ impl Quick {
             },
             Kind::Other => return self.other::<LAYOUT>(rest, step, pen, status),
             Kind::SkipBoolean => return skip_boolean(rest),
-            Kind::SkipInteger => return rest.integer().map(drop),
+            Kind::SkipInteger => return rest.skip_integer(),
             Kind::SkipLong => return rest.skip_varint(),
             Kind::SkipFloat => return rest.skip(4),
             Kind::SkipDouble => return rest.skip(8),
@@ -408,7 +408,7 @@ fn skip(rest: &mut Body<'_>, step: &Step) -> Walk<()> {
     }
     match step.kind {
         Kind::SkipBoolean => skip_boolean(rest),
-        Kind::SkipInteger => rest.integer().map(drop),
+        Kind::SkipInteger => rest.skip_integer(),
         Kind::SkipLong => rest.skip_varint(),
         Kind::SkipFloat => rest.skip(4),
         Kind::SkipDouble => rest.skip(8),

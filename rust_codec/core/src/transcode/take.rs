@@ -163,6 +163,17 @@ impl<'a> Body<'a> {
         self.pass(stops)
     }
 
+    /// Moves past a varint that fits an `i32`.
+    #[inline(always)]
+    pub(crate) fn skip_integer(&mut self) -> Walk<()> {
+        let (_, stops) = self.word();
+        // Four bytes hold 28 bits; longer ones may not fit.
+        if stops & 0x8080_8080 == 0 {
+            return self.integer().map(drop);
+        }
+        self.pass(stops)
+    }
+
     /// A varint as its zigzag bits: up to eight bytes at once without a branch a byte.
     #[inline(always)]
     pub(crate) fn zigzag(&mut self) -> Walk<u64> {
@@ -274,9 +285,16 @@ mod tests {
                 let mut rest = Body::new(&body);
                 assert_eq!(rest.varint().ok(), Some(value), "{value} before {more} bytes");
                 assert_eq!(rest.len(), more);
+                let (mut long, mut integer) = (Body::new(&body), Body::new(&body));
+                assert_eq!((long.skip_varint().is_ok(), long.len()), (true, more));
+                let fits = i32::try_from(value).is_ok();
+                assert_eq!(integer.skip_integer().is_ok(), fits, "{value}");
+                assert!(!fits || integer.len() == more);
             }
             for length in 0..bytes.len() {
                 assert!(Body::new(&bytes[..length]).varint().is_err());
+                assert!(Body::new(&bytes[..length]).skip_varint().is_err());
+                assert!(Body::new(&bytes[..length]).skip_integer().is_err());
             }
         }
     }

@@ -156,7 +156,7 @@ fn show_scalar(
 fn skip_scalar(rest: &mut Body<'_>, scalar: Scalar) -> Walk<()> {
     match scalar {
         Scalar::Boolean => skip_boolean(rest),
-        Scalar::Integer | Scalar::Date => rest.integer().map(drop),
+        Scalar::Integer | Scalar::Date => rest.skip_integer(),
         Scalar::Long | Scalar::Timestamp => rest.skip_varint(),
         Scalar::Float => rest.float().map(drop),
         Scalar::Double => rest.double().map(drop),
