@@ -24,9 +24,13 @@ def problem_response(answer: Problem, *, request_id: bytes, generation: bytes) -
 
 
 class PreparedRefusal:
-    """A refusal encoded once, for when there is no time to spare; it keeps its connection open."""
+    """A refusal encoded once, for when there is no time to spare.
 
-    __slots__ = ("_after_generation", "_before_id")
+    A response is `before_id`, the request's id, the generation's head field, one that closes the
+    connection if it is to end, and `after_generation`.
+    """
+
+    __slots__ = ("after_generation", "before_id")
 
     def __init__(self, refusal: Refusal) -> None:
         status, body = refusal.problem.status, refusal.body
@@ -35,19 +39,8 @@ class PreparedRefusal:
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
             f"content-type: {PROBLEM_TYPE}\r\ncontent-length: {len(body)}\r\n{lines}x-request-id: "
         )
-        self._before_id = start.encode("ascii")
-        self._after_generation = b"\r\n\r\n" + body
-
-    def response(self, *, request_id: bytes, generation: bytes, keep_alive: bool) -> bytes:
-        """The whole response."""
-        last = b"" if keep_alive else b"\r\nconnection: close"
-        return b"%b%b\r\nheadrace-generation: %b%b%b" % (
-            self._before_id,
-            request_id,
-            generation,
-            last,
-            self._after_generation,
-        )
+        self.before_id = start.encode("ascii")
+        self.after_generation = b"\r\n\r\n" + body
 
 
 def split_response(response: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:

@@ -19,6 +19,8 @@ pub(crate) struct Connection {
     pub(crate) stream: TcpStream,
     pub(crate) busy: bool,
     pub(crate) due_s: f64,
+    /// How long after it was due it was sent.
+    pub(crate) late_s: f64,
     pub(crate) exchange: usize,
     received: Vec<u8>,
     sent: usize,
@@ -29,12 +31,21 @@ impl Connection {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, busy: false, due_s: 0.0, exchange: 0, received: Vec::new(), sent: 0 })
+        Ok(Self {
+            stream,
+            busy: false,
+            due_s: 0.0,
+            late_s: 0.0,
+            exchange: 0,
+            received: Vec::new(),
+            sent: 0,
+        })
     }
 
-    pub(crate) fn begin(&mut self, due_s: f64, exchange: usize) {
+    pub(crate) fn begin(&mut self, due_s: f64, late_s: f64, exchange: usize) {
         self.busy = true;
         self.due_s = due_s;
+        self.late_s = late_s;
         self.exchange = exchange;
         self.received.clear();
         self.sent = 0;

@@ -19,29 +19,22 @@ pub(crate) struct Due {
     pub(crate) exchange: usize,
 }
 
-/// Column by column: due (s after the start), latency (s), fate; and of what was sent, due and how
-/// late (s).
+/// Column by column: due (s after the start), latency (s), how late it was sent (s), fate.
 #[derive(Default)]
 pub(crate) struct Outcomes {
     due_s: Vec<f64>,
     latency_s: Vec<f32>,
+    late_s: Vec<f32>,
     fates: Vec<u8>,
-    sent_due_s: Vec<f64>,
-    sent_late_s: Vec<f32>,
 }
 
 impl Outcomes {
     #[expect(clippy::cast_possible_truncation, reason = "microseconds are kept")]
-    pub(crate) fn note(&mut self, due_s: f64, latency_s: f64, fate: Fate) {
+    pub(crate) fn note(&mut self, due_s: f64, latency_s: f64, late_s: f64, fate: Fate) {
         self.due_s.push(due_s);
         self.latency_s.push(latency_s as f32);
+        self.late_s.push(late_s as f32);
         self.fates.push(fate as u8);
-    }
-
-    #[expect(clippy::cast_possible_truncation, reason = "microseconds are kept")]
-    pub(crate) fn sent(&mut self, due_s: f64, late_s: f64) {
-        self.sent_due_s.push(due_s);
-        self.sent_late_s.push(late_s as f32);
     }
 }
 
@@ -88,7 +81,7 @@ pub(crate) fn read_plan(file: &Path, exchanges: usize) -> Result<Vec<Due>, Box<d
     Ok(plan)
 }
 
-/// A count and three columns, then a count and the two columns of what was sent.
+/// A count and the four columns.
 pub(crate) fn write_outcomes(path: &Path, outcomes: &Outcomes) -> std::io::Result<()> {
     let mut file = std::io::BufWriter::new(fs::File::create(path)?);
     file.write_all(&(outcomes.fates.len() as u64).to_ne_bytes())?;
@@ -98,13 +91,9 @@ pub(crate) fn write_outcomes(path: &Path, outcomes: &Outcomes) -> std::io::Resul
     for latency_s in &outcomes.latency_s {
         file.write_all(&latency_s.to_ne_bytes())?;
     }
-    file.write_all(&outcomes.fates)?;
-    file.write_all(&(outcomes.sent_late_s.len() as u64).to_ne_bytes())?;
-    for due_s in &outcomes.sent_due_s {
-        file.write_all(&due_s.to_ne_bytes())?;
-    }
-    for late_s in &outcomes.sent_late_s {
+    for late_s in &outcomes.late_s {
         file.write_all(&late_s.to_ne_bytes())?;
     }
+    file.write_all(&outcomes.fates)?;
     file.flush()
 }

@@ -77,10 +77,11 @@ impl<'plan> Generator<'plan> {
             self.listen(until_s)?;
         }
         for connection in self.connections.iter().filter(|connection| connection.busy) {
-            self.outcomes.note(connection.due_s, f64::INFINITY, Fate::Failed);
+            let Connection { due_s, late_s, .. } = *connection;
+            self.outcomes.note(due_s, f64::INFINITY, late_s, Fate::Failed);
         }
         for (due_s, _) in self.waiting.drain(..) {
-            self.outcomes.note(due_s, f64::INFINITY, Fate::Failed);
+            self.outcomes.note(due_s, f64::INFINITY, f64::NAN, Fate::Failed);
         }
         Ok(self.started_s)
     }
@@ -96,15 +97,15 @@ impl<'plan> Generator<'plan> {
         if self.waiting.len() < self.waiting_max {
             self.waiting.push_back((due_s, exchange));
         } else {
-            self.outcomes.note(due_s, f64::NAN, Fate::Unsent);
+            self.outcomes.note(due_s, f64::NAN, f64::NAN, Fate::Unsent);
         }
         Ok(())
     }
 
     fn send(&mut self, number: usize, due_s: f64, exchange: usize) -> io::Result<()> {
-        self.outcomes.sent(due_s, self.now_s() - due_s);
+        let late_s = self.now_s() - due_s;
         if let Some(connection) = self.connections.get_mut(number) {
-            connection.begin(due_s, exchange);
+            connection.begin(due_s, late_s, exchange);
         }
         self.push(number)
     }
@@ -151,8 +152,9 @@ impl<'plan> Generator<'plan> {
             Heard::More => Ok(()),
             Heard::Broken => self.broken(number),
             Heard::Answer(fate) => {
-                let due_s = connection.due_s;
-                self.outcomes.note(due_s, monotonic_s() - self.started_s - due_s, fate);
+                let Connection { due_s, late_s, .. } = *connection;
+                let latency_s = monotonic_s() - self.started_s - due_s;
+                self.outcomes.note(due_s, latency_s, late_s, fate);
                 self.free(number)
             }
         }
@@ -174,7 +176,8 @@ impl<'plan> Generator<'plan> {
     fn broken(&mut self, number: usize) -> io::Result<()> {
         let Some(connection) = self.connections.get_mut(number) else { return Ok(()) };
         if connection.busy {
-            self.outcomes.note(connection.due_s, f64::INFINITY, Fate::Failed);
+            let Connection { due_s, late_s, .. } = *connection;
+            self.outcomes.note(due_s, f64::INFINITY, late_s, Fate::Failed);
         } else {
             self.idle.retain(|each| *each != number);
         }

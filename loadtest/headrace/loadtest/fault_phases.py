@@ -21,9 +21,11 @@ CALM_SPARE_S = 0.005
 
 
 class Requests(NamedTuple):
-    """Latencies (s) by fate of the requests that fell due in a span."""
+    """Of the requests that fell due in a span, by fate: latencies (s) since they were due."""
 
     by_fate: dict[Fate, list[float]]
+    refused_since_sent_s: list[float]
+    """How long after it was sent each refusal was there: the server's part in its latency."""
 
     @property
     def total(self) -> int:
@@ -40,21 +42,26 @@ class Requests(NamedTuple):
 
     def quantile_ms(self, fate: Fate, share: float) -> float | None:
         """Nearest rank; None without any."""
-        latencies = sorted(self.by_fate[fate])
-        if not latencies:
-            return None
-        return latencies[max(1, math.ceil(share * len(latencies))) - 1] * 1_000
+        return _quantile_ms(self.by_fate[fate], share)
 
 
 def between(outcomes: Outcomes, since_s: float, until_s: float) -> Requests:
     """What fell due in [since_s, until_s), in seconds after the start of the run."""
     by_fate: dict[Fate, list[float]] = {fate: [] for fate in Fate}
-    for due_s, latency_s, fate in zip(
-        outcomes.due_s, outcomes.latency_s, outcomes.fates, strict=True
-    ):
+    refused_since_sent_s: list[float] = []
+    columns = (outcomes.due_s, outcomes.latency_s, outcomes.late_s, outcomes.fates)
+    for due_s, latency_s, late_s, fate in zip(*columns, strict=True):
         if since_s <= due_s < until_s:
             by_fate[Fate(fate)].append(latency_s)
-    return Requests(by_fate)
+            if fate == Fate.REFUSED:
+                refused_since_sent_s.append(latency_s - late_s)
+    return Requests(by_fate, refused_since_sent_s)
+
+
+def _quantile_ms(seconds: list[float], share: float) -> float | None:
+    if not seconds:
+        return None
+    return sorted(seconds)[max(1, math.ceil(share * len(seconds))) - 1] * 1_000
 
 
 class Marks(NamedTuple):
@@ -108,6 +115,8 @@ def overload_report(outcomes: Outcomes, steps: Steps, peak_per_s: float) -> dict
         "by_fate": {fate.name.lower(): len(found) for fate, found in during.by_fate.items()},
         "refused_p50_ms": during.quantile_ms(Fate.REFUSED, 0.5),
         "refused_p99_ms": during.quantile_ms(Fate.REFUSED, 0.99),
+        "refused_since_sent_p50_ms": _quantile_ms(during.refused_since_sent_s, 0.5),
+        "refused_since_sent_p99_ms": _quantile_ms(during.refused_since_sent_s, 0.99),
         "admitted_p50_ms": during.quantile_ms(Fate.OK, 0.5),
         "admitted_p99_ms": during.quantile_ms(Fate.OK, 0.99),
         "before": _phase(before),

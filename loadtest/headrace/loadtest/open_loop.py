@@ -30,7 +30,7 @@ from array import array
 from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import NamedTuple
 
 SETTLE_S = 2.0
 """How long answers are waited for after the last request."""
@@ -69,40 +69,48 @@ class Target(NamedTuple):
 
 
 class Outcomes:
-    """Column by column: when a request fell due (s after the start), its latency (s), its fate."""
+    """Column by column: when a request fell due (s after the start), its latency (s) since then,
+    how long after that it was sent (s; NaN if it was not), its fate.
+    """
 
     def __init__(self) -> None:
         self.due_s = array("d")
         self.latency_s = array("f")
+        self.late_s = array("f")
         self.fates = array("B")
 
     def __len__(self) -> int:
         return len(self.fates)
 
-    def note(self, due_s: float, latency_s: float, fate: Fate) -> None:
+    def note(self, due_s: float, latency_s: float, fate: Fate, *, late_s: float = 0.0) -> None:
         """Add one request."""
         self.due_s.append(due_s)
         self.latency_s.append(latency_s)
+        self.late_s.append(late_s)
         self.fates.append(fate)
 
     def write(self, path: Path) -> None:
-        """The count, then the three columns, in native byte order."""
+        """The count, then the four columns, in native byte order."""
         with path.open("wb") as file:
             array("Q", [len(self)]).tofile(file)
-            for column in (self.due_s, self.latency_s, self.fates):
+            for column in (self.due_s, self.latency_s, self.late_s, self.fates):
                 column.tofile(file)
 
     @classmethod
     def read(cls, path: Path) -> Outcomes:
-        """What `write` wrote."""
-        outcomes = cls()
+        """What `write` or the generator wrote."""
+        outcomes, count = cls(), array("Q")
         with path.open("rb") as file:
-            outcomes.take(file)
+            count.fromfile(file, 1)
+            for column in (outcomes.due_s, outcomes.latency_s, outcomes.late_s, outcomes.fates):
+                column.fromfile(file, count[0])
         return outcomes
 
-    def take(self, file: BinaryIO) -> None:
-        """Add what an open file holds next."""
-        _take_columns(file, self.due_s, self.latency_s, self.fates)
+    def late_quantile_ms(self, share: float, *, since_s: float = 0.0) -> float:
+        """How late so many of the requests that were sent were at most; NaN without any."""
+        pairs = zip(self.due_s, self.late_s, strict=True)
+        late_s = sorted(late for due, late in pairs if due >= since_s and not math.isnan(late))
+        return late_s[max(1, math.ceil(share * len(late_s))) - 1] * 1_000 if late_s else math.nan
 
     def summary(self, *, since_s: float = 0.0) -> dict[str, float]:
         """Counts by fate and percentiles in ms, of what fell due after `since_s`.
@@ -137,9 +145,6 @@ class Driven(NamedTuple):
     """What came of a run."""
 
     outcomes: Outcomes
-    sent_due_s: array[float]
-    sent_late_s: array[float]
-    """How long after its due time each of these requests was sent."""
     started_s: float
     """`time.perf_counter` at the start of the run."""
 
@@ -169,19 +174,7 @@ def drive(load: Load, exchanges: list[Exchange], due_s: list[float]) -> Driven:
         command += [str(load.connections), str(load.waiting_max), str(SETTLE_S)]
         command += [str(folder / each) for each in ("exchanges", "plan", "outcomes")]
         told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-        outcomes, sent_due_s, sent_late_s = Outcomes(), array("d"), array("f")
-        with (folder / "outcomes").open("rb") as file:
-            outcomes.take(file)
-            _take_columns(file, sent_due_s, sent_late_s)
-        return Driven(outcomes, sent_due_s, sent_late_s, float(told))
-
-
-def _take_columns(file: BinaryIO, *columns: array[Any]) -> None:
-    """Add a count of items to columns of that length."""
-    count = array("Q")
-    count.fromfile(file, 1)
-    for column in columns:
-        column.fromfile(file, count[0])
+        return Driven(Outcomes.read(folder / "outcomes"), float(told))
 
 
 def poisson(rate: float, seconds: float, *, seed: int = 5) -> list[float]:
@@ -248,10 +241,8 @@ def main() -> int:
     driven = drive(load, read_exchanges(asked.bodies), in_steps(arrivals, steps))
     if asked.out is not None:
         driven.outcomes.write(asked.out)
-    sent = zip(driven.sent_due_s, driven.sent_late_s, strict=True)
-    late_s = sorted(late_s for due_s, late_s in sent if due_s >= asked.warm_up)
     summary = driven.outcomes.summary(since_s=asked.warm_up)
-    late_p99_ms = late_s[int(len(late_s) * 0.99)] * 1_000 if late_s else math.nan
+    late_p99_ms = driven.outcomes.late_quantile_ms(0.99, since_s=asked.warm_up)
     told = summary | {"sent_late_p99_ms": late_p99_ms, "started_s": driven.started_s}
     print(json.dumps({name: told[name] if math.isfinite(told[name]) else None for name in told}))
     return 0

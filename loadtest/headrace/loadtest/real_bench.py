@@ -130,15 +130,21 @@ def _engines(folder: Path) -> Generator[Engines]:
             server.stop()
 
 
-async def load_rows(engines: Engines) -> None:
-    """Tables, catalog and rows, as `apply` and the writer would leave them."""
+async def load_rows(engines: Engines, *, wide_rows: int = 0) -> None:
+    """Tables, catalog and rows, as `apply` and the writer would leave them.
+
+    With `wide_rows` also the group of 250 fields.
+    """
     engine = await ScyllaEngine.open(engines.online, create=True)
     document = feature_data.catalog_document()
+    if wide_rows:
+        document = feature_data.with_wide_group(document)
     await engine.table_admin().create(document.groups)
     await engine.catalog_writer().publish(document)
     catalog, writer = Catalog(encode_document(document)), engine.writer()
     now_ms = feature_data.EVENT_MS + 86_400_000
-    for batch in _batches(feature_data.sample(), STORED_PER_CALL):
+    commands = itertools.chain(feature_data.sample(), feature_data.wide_sample(wide_rows))
+    for batch in _batches(commands, STORED_PER_CALL):
         await writer.store(encode_commands(catalog, batch, now_ms=now_ms), catalog, now_ms=now_ms)
     await engine.close()
 
@@ -163,10 +169,14 @@ def _gateway(engines: Engines, cache: str) -> Generator[Gateway]:
         server.wait(timeout=15)
 
 
-def warm(live: Gateway) -> None:
+def warm(live: Gateway, *, wide_rows: int = 0) -> None:
     """Read every row once, so that the cache holds them all."""
     users = range(feature_data.ROWS)
-    groups = ((feature_data.OBJECT, users), (feature_data.HISTORY, users[: feature_data.HISTORIES]))
+    groups = (
+        (feature_data.OBJECT, users),
+        (feature_data.HISTORY, users[: feature_data.HISTORIES]),
+        (feature_data.WIDE, users[:wide_rows]),
+    )
     for group, members in groups:
         for start in range(0, len(members), 100):
             keys = ",".join(map(str, members[start : start + 100]))

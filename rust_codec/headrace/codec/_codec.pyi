@@ -224,22 +224,23 @@ class CachedReads:
         *,
         flush_soon: Callable[[], object],
         missed: Callable[[LaneTurn, PendingRead], object],
-        admits: Callable[[], bool],
-        refuse: Callable[..., bytes],
-        request_weight: int,
-        weight_least: int,
+        refusal: tuple[bytes, bytes],
+        least: int,
+        unknown: int,
+        wait_ms: int,
     ) -> None:
-        """What the requests of a lane call.
+        """What the requests of a lane call, and how many may wait.
 
         `flush_soon` when they have queued something, once until the next `take`; `missed` with each
-        that no cache node can say anything about; once `weight_least` is under way `admits`, and
-        where that says no, `refuse(request_id, keep_alive=...)` makes the response.
+        that no cache node can say anything about. What would wait longer than `wait_ms` for the
+        nodes is refused, by a `Pace` of that `least` and `unknown` work; `refusal` is that response
+        up to the request's id, and from behind the generation's head field on.
         """
     @property
-    def weight_under_way(self) -> int:
-        """Of the requests that wait for nodes: bytes of body, and `request_weight` for each."""
-    def take_load(self) -> tuple[int, int, int]:
-        """Weight under way; weight that left since the last call; that by the ns it waited."""
+    def work_under_way(self) -> int:
+        """Of the requests that wait for nodes, in values; a row counts 10 more, a request 500."""
+    def refuse(self, request_id: bytes, *, keep_alive: bool) -> bytes | None:
+        """The response that refuses one more request, None when there is room for it."""
     def node_up(self, node: int) -> None:
         """A new connection to a node is ready; before, its rows go to the store."""
     def progress(self, node: int) -> tuple[int, int]:
@@ -444,6 +445,37 @@ CacheOutcome: TypeAlias = bytes | PendingRead | list[bytes | int | str | None] |
 """What comes back to a caller or under a token: a response; a request with rows still wanted; the
 items of a command's reply (an error is a str); None for a request of a newer catalog or a lost
 command."""
+
+@final
+class Pace:
+    """How much may wait before a stage, by the speed that it has shown; units are the caller's.
+
+    What waits W seconds before a stage that finishes R units a second is R x W units (Little 1961).
+    R is the most that was finished in any of the last windows in which the stage was busy.
+    """
+
+    WINDOW_S: ClassVar[float]
+    """Length of a window."""
+    WINDOWS: ClassVar[int]
+    """How many of them are remembered."""
+
+    def __new__(cls, *, least: int, unknown: int) -> Pace:
+        """Less than `least` keeps the stage busy and is never refused.
+
+        While the speed is not known, `unknown` are let in.
+        """
+    @property
+    def under_way(self) -> int:
+        """Units that wait now."""
+    @property
+    def rate(self) -> int | None:
+        """Units a second that the stage can do; None while unknown."""
+    def admits(self, now_s: float, wait_s: float) -> bool:
+        """Whether one who comes now would wait no longer than that."""
+    def begin(self, units: int) -> None:
+        """Units come to wait."""
+    def end(self, units: int, elapsed_ns: int, *, finished: bool = True) -> None:
+        """Units leave after so long, finished by the stage or given up."""
 
 @final
 class Placement:

@@ -66,7 +66,7 @@ impl Cached {
     /// Bytes of the response.
     fn read_once(&mut self) -> usize {
         let call = call(&self.body, self.accept);
-        let waits = self.reads.submit(&self.engine, &call, 1, &mut <[u8]>::len).is_none();
+        let waits = self.reads.submit(&self.engine, &call, |_| 1, &mut <[u8]>::len).is_none();
         let asked = self.reads.take(0, <[u8]>::len).unwrap();
         self.reads
             .feed(&self.engine, 0, &self.reply, NOW_MS, &mut <[u8]>::len, &mut self.done)

@@ -2,27 +2,27 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use headrace_codec::lane::load::Load;
+use headrace_codec::lane::pace::Pace as CorePace;
 use headrace_codec::read::cached::{Answer, CachedReads as CoreReads, Done};
 use headrace_codec::read::engine::ReadCall;
 use headrace_codec::read::pending::Pending;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyBytesMethods, PyDict, PyList};
+use pyo3::types::{PyBytes, PyBytesMethods, PyList};
 
 use crate::lane::{LaneTurn, Turn};
 use crate::lock;
+use crate::pace::{Gate, Refusal};
 use crate::placement::Placement;
 use crate::read::{ReadEngine, StaleCatalog, form_of};
 
 /// A request that waits.
 pub(crate) struct Caller {
     known_by: KnownBy,
-    /// What it counts for in the load.
-    weight: u64,
+    /// How much work it is.
+    work: u64,
     started: Instant,
 }
 
@@ -55,8 +55,6 @@ struct Listener {
 struct Calls {
     flush_soon: Py<PyAny>,
     missed: Py<PyAny>,
-    admits: Py<PyAny>,
-    refuse: Py<PyAny>,
 }
 
 /// Requests that wait for cache nodes.
@@ -65,11 +63,7 @@ pub(crate) struct CachedReads {
     engine: Py<ReadEngine>,
     inner: Mutex<CoreReads<Caller>>,
     listener: Mutex<Listener>,
-    load: Load,
-    /// What a request weighs beside the bytes of its body.
-    request_weight: AtomicU64,
-    /// Less than that under way is never refused.
-    weight_least: AtomicU64,
+    gate: Mutex<Gate>,
 }
 
 #[pymethods]
@@ -83,42 +77,43 @@ impl CachedReads {
             engine,
             inner: Mutex::new(reads),
             listener: Mutex::default(),
-            load: Load::default(),
-            request_weight: AtomicU64::new(0),
-            weight_least: AtomicU64::new(u64::MAX),
+            gate: Mutex::default(),
         }
     }
 
-    /// What the requests of a lane call in Python, and from when on they may be refused.
-    #[pyo3(signature = (
-        *, flush_soon, missed, admits, refuse, request_weight, weight_least
-    ))]
+    /// What the requests of a lane call in Python, and how many may wait: as in `Pace`, those that
+    /// would wait longer than that are refused with `refusal`, a response in two parts.
+    #[pyo3(signature = (*, flush_soon, missed, refusal, least, unknown, wait_ms))]
     fn listen(
         &self,
         flush_soon: Py<PyAny>,
         missed: Py<PyAny>,
-        admits: Py<PyAny>,
-        refuse: Py<PyAny>,
-        request_weight: u64,
-        weight_least: u64,
+        refusal: Refusal,
+        least: u64,
+        unknown: u64,
+        wait_ms: u64,
     ) {
-        self.request_weight.store(request_weight, Ordering::Relaxed);
-        self.weight_least.store(weight_least, Ordering::Relaxed);
-        let calls = Some(Calls { flush_soon, missed, admits, refuse });
+        let pace = CorePace::new(least, unknown);
+        *lock(&self.gate) = Gate::new(pace, wait_ms, refusal);
+        let calls = Some(Calls { flush_soon, missed });
         *lock(&self.listener) = Listener { calls, told: false };
     }
 
-    /// Weight of the requests that wait for nodes: their bodies and something for each.
+    /// Work of the requests that wait for nodes, in values.
     #[getter]
-    fn weight_under_way(&self) -> u64 {
-        self.load.under_way()
+    fn work_under_way(&self) -> u64 {
+        lock(&self.gate).under_way()
     }
 
-    /// (weight under way, weight that left since the last call, that times the nanoseconds it
-    /// waited).
-    fn take_load(&self) -> (u64, u64, u64) {
-        let done = self.load.take();
-        (done.under_way, done.finished, done.held_ns)
+    /// The response that refuses one more request, None when there is room for it.
+    #[pyo3(signature = (request_id, *, keep_alive))]
+    fn refuse<'py>(
+        &self,
+        py: Python<'py>,
+        request_id: &[u8],
+        keep_alive: bool,
+    ) -> Option<Bound<'py, PyBytes>> {
+        self.refusal(py, request_id, keep_alive)
     }
 
     /// A new connection to a node is ready.
@@ -150,12 +145,10 @@ impl CachedReads {
         let call = ReadCall { body, accept, coding, now_ms, request_id, keep_alive, reloaded };
         let engine = &self.engine.get().engine;
         let mut bytes = |response: &[u8]| PyBytes::new(py, response);
-        let caller = self.caller(KnownBy::Object(caller), body);
-        let weight = caller.weight;
+        let known_by = KnownBy::Object(caller);
+        let caller = |work| self.caller(known_by, work);
         let done = lock(&self.inner).submit(engine, &call, caller, &mut bytes);
-        if done.is_none() {
-            self.load.begin(weight);
-        }
+        self.left(done.as_ref());
         done.map(|done| self.outcome(py, done).map(|(_, value)| value)).transpose()
     }
 
@@ -205,7 +198,8 @@ impl CachedReads {
         inner.local_block(key).map(|(block, until_ms)| (PyBytes::new(py, block), until_ms))
     }
 
-    /// Totals since start: hits, misses, unusable, errors, `local_hits`; and `local_bytes` held now.
+    /// Totals since start: hits, misses, unusable, errors, refused, `local_hits`; and `local_bytes`
+    /// held now.
     fn counters(&self) -> BTreeMap<&'static str, u64> {
         let inner = lock(&self.inner);
         let counters = inner.counters;
@@ -216,6 +210,7 @@ impl CachedReads {
             ("misses", counters.misses),
             ("unusable", counters.unusable),
             ("errors", counters.errors),
+            ("refused", lock(&self.gate).refused()),
         ])
     }
 }
@@ -235,9 +230,10 @@ impl CachedReads {
     ) -> PyResult<Begun<'py>> {
         let engine = &self.engine.get().engine;
         let mut bytes = |response: &[u8]| PyBytes::new(py, response);
-        let caller = self.caller(KnownBy::Turn(Box::new(turn)), call.body);
-        let weight = caller.weight;
+        let known_by = KnownBy::Turn(Box::new(turn));
+        let caller = |work| self.caller(known_by, work);
         let done = lock(&self.inner).submit(engine, call, caller, &mut bytes);
+        self.left(done.as_ref());
         match done {
             Some(Done::Answered(Caller { known_by: KnownBy::Turn(turn), .. }, response)) => {
                 Ok(Begun::Answered(turn, response))
@@ -246,10 +242,7 @@ impl CachedReads {
                 Ok(Begun::Missed(turn, self.pending(py, pending)?))
             }
             // Nothing else comes of a turn that only began.
-            _ => {
-                self.load.begin(weight);
-                self.tell_flush(py).map(|()| Begun::Asked)
-            }
+            _ => self.tell_flush(py).map(|()| Begun::Asked),
         }
     }
 
@@ -259,34 +252,24 @@ impl CachedReads {
         py: Python<'py>,
         request_id: &[u8],
         keep_alive: bool,
-    ) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        if self.load.under_way() < self.weight_least.load(Ordering::Relaxed) {
-            return Ok(None);
-        }
-        let calls = {
-            let listener = lock(&self.listener);
-            let calls = listener.calls.as_ref();
-            calls.map(|calls| (calls.admits.clone_ref(py), calls.refuse.clone_ref(py)))
-        };
-        let Some((admits, refuse)) = calls else { return Ok(None) };
-        if admits.call0(py)?.is_truthy(py)? {
-            return Ok(None);
-        }
-        let named = PyDict::new(py);
-        named.set_item("keep_alive", keep_alive)?;
-        let refused = refuse.bind(py).call((PyBytes::new(py, request_id),), Some(&named))?;
-        Ok(Some(refused.cast_into()?))
+    ) -> Option<Bound<'py, PyBytes>> {
+        lock(&self.gate).refuse(py, request_id, || self.generation(), keep_alive)
     }
 
-    fn caller(&self, known_by: KnownBy, body: &[u8]) -> Caller {
-        let bytes = u64::try_from(body.len()).unwrap_or(u64::MAX);
-        let weight = bytes.saturating_add(self.request_weight.load(Ordering::Relaxed));
-        Caller { known_by, weight, started: Instant::now() }
+    fn caller(&self, known_by: KnownBy, work: u64) -> Caller {
+        lock(&self.gate).begin(work);
+        Caller { known_by, work, started: Instant::now() }
+    }
+
+    /// A request that needed no node after all.
+    fn left<T>(&self, done: Option<&Done<Caller, T>>) {
+        if let Some(Done::Answered(caller, _) | Done::Missed(caller, _)) = done {
+            lock(&self.gate).leave(caller.work);
+        }
     }
 
     fn ended(&self, caller: &Caller) {
-        let elapsed_ns = u64::try_from(caller.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.load.end(caller.weight, elapsed_ns);
+        lock(&self.gate).end(caller.work, caller.started);
     }
 
     /// Hands over a turn that the store must answer.

@@ -131,6 +131,11 @@ impl ReadTimes {
         self.lane_answers.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts an answer of 503 that took no time.
+    pub(crate) fn observe_refused(&self) {
+        lock(&self.inner).observe_status(0, 503);
+    }
+
     pub(crate) fn observe_since(&self, started: Instant, response: &[u8]) {
         let elapsed_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         lock(&self.inner).observe(elapsed_ns, response);

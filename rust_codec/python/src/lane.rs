@@ -435,7 +435,8 @@ impl LaneConnection {
             return Ok(false);
         }
         let weight = request.body().len();
-        if let Some(refused) = reads.refusal(py, request.id.as_bytes(), keep_alive)? {
+        if let Some(refused) = reads.refusal(py, request.id.as_bytes(), keep_alive) {
+            this.lane.get().times.get().observe_refused();
             Self::respond(slf, refused, weight, keep_alive)?;
             return Ok(true);
         }

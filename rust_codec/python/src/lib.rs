@@ -8,6 +8,7 @@ mod edge;
 mod error;
 mod lane;
 mod lmdb;
+mod pace;
 mod placement;
 mod read;
 mod record;
@@ -38,6 +39,8 @@ mod _codec {
     use crate::lane::{LaneConnection, LaneTurn, ReadLane};
     #[pymodule_export]
     use crate::lmdb::{LmdbStore, StoreError};
+    #[pymodule_export]
+    use crate::pace::Pace;
     #[pymodule_export]
     use crate::placement::Placement;
     #[pymodule_export]

@@ -19,9 +19,8 @@ from running_gateway import Connection, limits, post, until
 
 from headrace.codec import Catalog, LaneConnection, ReadEngine, SystemClock, encode_commands
 from headrace.gateway.app import Ports, create_app
-from headrace.gateway.cached import link
-from headrace.gateway.cached.pace import Pace
-from headrace.gateway.cached.reads import CACHED_WEIGHT_LEAST, StoreReads
+from headrace.gateway.cached import link, reads
+from headrace.gateway.cached.reads import StoreReads
 from headrace.gateway.catalog_in_force import CatalogInForce
 from headrace.gateway.lane import LaneProtocol
 from headrace.gateway.lane_state import Lane
@@ -273,7 +272,7 @@ async def test_a_caller_that_leaves_while_the_cache_is_asked_takes_nobodys_answe
     try:
         gone.send(ask(7))
         stays.send(ask(8))
-        await until(lambda: gateway.reads.direct.weight_under_way > 300)
+        await until(lambda: gateway.reads.direct.work_under_way > 1_000)
         gone.abort()
         await until(lambda: not all(each.usual for each in turns_of(gateway)))
     finally:
@@ -281,7 +280,7 @@ async def test_a_caller_that_leaves_while_the_cache_is_asked_takes_nobodys_answe
     assert await levels(stays) == [level_of(8)]
     await until(lambda: len(gateway.lane.connections) == 1)
     assert gateway.lane.held_bytes == 0
-    assert gateway.reads.direct.weight_under_way == 0
+    assert gateway.reads.direct.work_under_way == 0
 
 
 async def test_a_node_that_dies_while_it_is_asked_leaves_its_reads_to_the_store(
@@ -292,33 +291,31 @@ async def test_a_node_that_dies_while_it_is_asked_leaves_its_reads_to_the_store(
     gateway.valkey.freeze()
     for user, connection in enumerate(connections):
         connection.send(ask(user, user + 1))
-    await until(lambda: gateway.reads.direct.weight_under_way > 6 * 150)
+    await until(lambda: gateway.reads.direct.work_under_way > 6 * 500)
     await asyncio.to_thread(gateway.valkey.stop)
     for user, connection in enumerate(connections):
         assert await levels(connection) == [level_of(user), level_of(user + 1)]
-    assert gateway.reads.direct.weight_under_way == 0
+    assert gateway.reads.direct.work_under_way == 0
     assert gateway.lane.held_bytes == 0
 
 
-def nobody(_pace: Pace, _now_s: float, _wait_s: float) -> bool:
-    """Whom a gateway admits that has more to do than it can."""
-    return False
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway that lets in one read at a time."""
+    monkeypatch.setattr(reads, "CACHED_WORK_LEAST", 1)
+    monkeypatch.setattr(reads, "CACHED_WORK_UNKNOWN", 1)
 
 
+@pytest.mark.usefixtures("narrow")
 async def test_reads_beyond_what_is_admitted_are_refused_in_their_turn(
-    gateway: CachedGateway, monkeypatch: pytest.MonkeyPatch
+    gateway: CachedGateway,
 ) -> None:
-    heavy = ask(*[2] * 900)
     connection = await gateway.connect()
-    others = [await gateway.connect() for _ in range(-(-CACHED_WEIGHT_LEAST // len(heavy)))]
     await gateway.warm(connection)
-    monkeypatch.setattr(Pace, "admits", nobody)
     gateway.valkey.freeze()
     try:
         connection.send(ask(1))
-        for other in others:
-            other.send(heavy)
-        await until(lambda: gateway.reads.direct.weight_under_way >= CACHED_WEIGHT_LEAST)
+        await until(lambda: gateway.reads.direct.work_under_way > 0)
         connection.send(ask(3))
         await until(lambda: gateway.reads.counters()["reads_refused"] == 1)
     finally:
@@ -326,6 +323,5 @@ async def test_reads_beyond_what_is_admitted_are_refused_in_their_turn(
     assert await levels(connection) == [level_of(1)]
     refused = await connection.answer()
     assert (refused.status, refused.json()["code"]) == (503, "OVERLOADED")
-    for other in others:
-        assert await levels(other) == [level_of(2)] * 900
     assert gateway.lane.held_bytes == 0
+    assert await connection.exchange(ask(3))

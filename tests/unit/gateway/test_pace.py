@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.gateway.cached.pace import WINDOW_S, WINDOWS, Pace
+from headrace.codec import Pace
 
 LEAST = 10
+UNKNOWN = 40
+WINDOW_S, WINDOWS = Pace.WINDOW_S, Pace.WINDOWS
 WAIT_S = 0.025
 MILLISECOND_NS = 1_000_000
 START_S = 128.0
@@ -16,12 +18,18 @@ class Stage:
     """A pace and the clock it is asked at."""
 
     def __init__(self) -> None:
-        self.pace = Pace(least=LEAST)
+        self.pace = Pace(least=LEAST, unknown=UNKNOWN)
         self.now_s = START_S
-        self.admits()
+        self.end_window()
 
     def admits(self) -> bool:
         return self.pace.admits(self.now_s, WAIT_S)
+
+    def end_window(self) -> None:
+        """Somebody comes while as much is under way as keeps the stage busy."""
+        self.pace.begin(LEAST)
+        self.admits()
+        self.pace.end(LEAST, 0, finished=False)
 
     def window(self, units: int, *, each_ms: int = 20, finished: bool = True) -> None:
         """A window in which that many units came and left after so long."""
@@ -29,7 +37,7 @@ class Stage:
             self.pace.begin(1)
             self.pace.end(1, each_ms * MILLISECOND_NS, finished=finished)
         self.now_s += WINDOW_S
-        self.admits()
+        self.end_window()
 
     def room(self) -> int:
         """Units that are let in now until one would wait too long; they leave again."""
@@ -41,10 +49,14 @@ class Stage:
         return admitted
 
 
-def test_while_the_speed_is_unknown_all_is_let_in() -> None:
+def test_while_the_speed_is_unknown_a_crowd_is_let_in_and_no_more() -> None:
+    assert Stage().room() == UNKNOWN
+
+
+def test_without_a_crowd_no_time_is_looked_at() -> None:
     stage = Stage()
-    stage.pace.begin(1_000_000)
-    assert stage.admits()
+    stage.pace.begin(LEAST - 1)
+    assert stage.pace.admits(float("nan"), 0)
 
 
 def test_as_much_may_wait_as_is_done_in_the_time() -> None:
@@ -95,13 +107,14 @@ def test_after_a_second_without_load_the_speed_is_unknown_again() -> None:
     for _ in range(WINDOWS):
         stage.window(0)
     assert stage.pace.rate is None
+    assert stage.room() == UNKNOWN
 
 
 def test_after_a_long_silence_the_speed_is_unknown_again() -> None:
     stage = Stage()
     stage.window(100)
     stage.now_s += WINDOW_S * (WINDOWS + 2)
-    assert stage.admits()
+    stage.end_window()
     assert stage.pace.rate is None
 
 
@@ -110,3 +123,10 @@ def test_a_window_that_ends_late_counts_all_of_its_time() -> None:
     stage.now_s += WINDOW_S
     stage.window(100)
     assert stage.pace.rate == pytest.approx(100 / (2 * WINDOW_S))
+
+
+def test_a_window_that_nobody_ended_for_long_is_no_measure() -> None:
+    stage = Stage()
+    stage.now_s += 5 * WINDOW_S
+    stage.window(100, each_ms=1_000)
+    assert stage.pace.rate is None

@@ -90,3 +90,10 @@ def test_it_is_calm_after_the_last_bucket_that_was_late_or_failed(
 
 def test_steps_of_a_profile_follow_each_other() -> None:
     assert in_steps(evenly, [(2, 1.0), (4, 0.5)]) == [0.0, 0.5, 1.0, 1.25]
+
+
+def test_a_refusal_is_timed_from_when_it_was_sent_too() -> None:
+    made = outcomes((1.0, 0.5, Fate.OK))
+    made.note(2.5, 0.75, Fate.REFUSED, late_s=0.5)
+    report = overload_report(made, STEPS, 1.0)
+    assert (report["refused_p99_ms"], report["refused_since_sent_p99_ms"]) == (750.0, 250.0)

@@ -19,6 +19,7 @@ from headrace.codec import (
     CachedReads,
     Catalog,
     LaneTurn,
+    Pace,
     PendingRead,
     Placement,
     ReadEngine,
@@ -27,7 +28,6 @@ from headrace.codec import (
 from headrace.gateway.cached.flights import Block, Boarded, Fill, Flight, Flights, Wanted
 from headrace.gateway.cached.link import Links, Outcome
 from headrace.gateway.cached.nodes import CacheNodes, ClusteredBlocks, KeyPlacement
-from headrace.gateway.cached.pace import Pace
 from headrace.gateway.cached.tiers import CacheTiers
 from headrace.gateway.catalog_in_force import CatalogInForce
 from headrace.gateway.errors import Overloaded, refusal_of
@@ -47,15 +47,16 @@ JITTER = 0.1
 ROUNDS_MAX = 3
 """Tries of a request at a row whose first read proved nothing; the last asks the store alone."""
 
-CACHE_WAIT_S = 0.010
+CACHE_WAIT_MS = 5
 """How long a request may wait for the cache's replies and for us to read them; more are refused."""
 STORE_WAIT_SHARE = 0.25
 """The part of its deadline that a miss may wait for those before it; beyond it is unavailable."""
-CACHED_WEIGHT_LEAST = 16_384
+CACHED_WORK_LEAST = 65_536
 STORE_KEYS_LEAST = 256
 """What keeps either stage busy: less is never refused."""
-REQUEST_WEIGHT = 100
-"""A request costs about as much as so many more bytes of body: measured from 1 to 1,000 keys."""
+CACHED_WORK_UNKNOWN = 1_048_576
+STORE_KEYS_UNKNOWN = 4_096
+"""What is let in while the speed of a stage is not known: after a start or a second of rest."""
 OVERLOADED = PreparedRefusal(
     refusal_of(
         Overloaded("this gateway is asked for more than it can answer in time"),
@@ -108,10 +109,10 @@ class StoreReads:
         self._reads.listen(
             flush_soon=self._flush_soon,
             missed=self._deliver,
-            admits=self._admits,
-            refuse=self._refuse,
-            request_weight=REQUEST_WEIGHT,
-            weight_least=CACHED_WEIGHT_LEAST,
+            refusal=(OVERLOADED.before_id, OVERLOADED.after_generation),
+            least=CACHED_WORK_LEAST,
+            unknown=CACHED_WORK_UNKNOWN,
+            wait_ms=CACHE_WAIT_MS,
         )
         self._links: Links | None = None
         self._cluster: ClusteredBlocks | None = None
@@ -123,9 +124,8 @@ class StoreReads:
             self._nodes = self._links = Links(self._reads, cache, self._deliver, clock)
         self._placement = placement
         self._tasks: set[asyncio.Task[None]] = set()
-        self._cache_pace = Pace(least=CACHED_WEIGHT_LEAST)
-        self._store_pace = Pace(least=STORE_KEYS_LEAST)
-        self._refused = self._shed = 0
+        self._store_pace = Pace(least=STORE_KEYS_LEAST, unknown=STORE_KEYS_UNKNOWN)
+        self._shed = 0
         self._flights = Flights(rows, self._nodes, placement, self._spawn)
         self.tiers = CacheTiers(self._reads, self._nodes, placement, clock, in_process=True)
         """What stands before the store, for `explain`."""
@@ -153,8 +153,10 @@ class StoreReads:
         self, body: bytes, accept: int, request_id: bytes, *, keep_alive: bool, deliver: Deliver
     ) -> bytes | None:
         """The response, or None when `deliver` is called with it later, exactly once."""
-        if self._reads.weight_under_way >= CACHED_WEIGHT_LEAST and not self._admits():
-            return self._refuse(request_id, keep_alive=keep_alive)
+        refused = self._reads.refuse(request_id, keep_alive=keep_alive)
+        if refused is not None:
+            self.observe(0, refused[9:12])
+            return refused
         due_s = self._loop.time() + self._default_deadline_s
         started_ns = perf_counter_ns()
         asking = Asking(body, accept, request_id, keep_alive, deliver, due_s, started_ns)
@@ -166,10 +168,11 @@ class StoreReads:
     def counters(self) -> dict[str, int]:
         """Totals since start, and how much is under way."""
         counters = self._engine.counters()
-        counters |= {f"cache_{name}": total for name, total in self._reads.counters().items()}
+        cached = self._reads.counters()
+        counters["reads_refused"] = cached.pop("refused")
+        counters |= {f"cache_{name}": total for name, total in cached.items()}
         counters |= msgspec.structs.asdict(self._flights.counters)
         counters["keys_under_way"] = self._flights.under_way
-        counters["reads_refused"] = self._refused
         counters["misses_refused"] = self._shed
         if self._nodes is not None:
             counters["cache_nodes_up"] = sum(node.up for node in self._nodes.nodes)
@@ -189,20 +192,6 @@ class StoreReads:
         """Cache nodes that are left for now."""
         nodes = self._nodes.nodes if self._nodes is not None else []
         return [node.node.name for node in nodes if not node.up]
-
-    def _admits(self) -> bool:
-        """Whether one more read would be answered from the cache soon."""
-        under_way, finished, held_ns = self._reads.take_load()
-        self._cache_pace.note(under_way, finished, held_ns)
-        return self._cache_pace.admits(self._loop.time(), CACHE_WAIT_S)
-
-    def _refuse(self, request_id: bytes, *, keep_alive: bool) -> bytes:
-        self._refused += 1
-        self.observe(0, b"503")
-        generation = self._in_force.generation_text
-        return OVERLOADED.response(
-            request_id=request_id, generation=generation, keep_alive=keep_alive
-        )
 
     def _start(self, asking: Asking) -> bytes | None:
         outcome = self._reads.submit(

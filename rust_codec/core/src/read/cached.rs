@@ -65,6 +65,9 @@ pub struct CacheCounters {
     pub local_hits: u64,
 }
 
+/// Most bytes that a buffer of a node keeps once it is empty.
+const NODE_BYTES_MAX: usize = 1 << 18;
+
 /// What a connection waits for.
 #[derive(Debug)]
 enum Expected {
@@ -136,19 +139,21 @@ impl<C> CachedReads<C> {
         self.nodes.get(node).map_or((0, 0), |node| (node.answered, node.queue.len()))
     }
 
-    /// Starts a request. Done at once when it is wrong (the finished refusal) or when no node has
+    /// Starts a request of a caller that is told how much work it is ([`Pending::work`]; none when
+    /// it is wrong). Done at once when it is wrong (the finished refusal) or when no node has
     /// anything to say about its rows.
     pub fn submit<T>(
         &mut self,
         engine: &Engine,
         call: &ReadCall<'_>,
-        caller: C,
+        caller: impl FnOnce(u64) -> C,
         deliver: &mut impl FnMut(&[u8]) -> T,
     ) -> Option<Done<C, T>> {
         let mut pending = match engine.begin(call, &mut *deliver) {
             Ok(pending) => Box::new(pending),
-            Err(refused) => return Some(Done::Answered(caller, refused)),
+            Err(refused) => return Some(Done::Answered(caller(0), refused)),
         };
+        let caller = caller(pending.work());
         if pending.keeps_locally() && self.take_local(&mut pending, call.now_ms) {
             return Some(finish(
                 engine,
@@ -208,7 +213,7 @@ impl<C> CachedReads<C> {
     pub fn take<T>(&mut self, node: usize, deliver: impl FnOnce(&[u8]) -> T) -> Option<T> {
         let node = self.nodes.get_mut(node).filter(|node| !node.out.is_empty())?;
         let delivered = deliver(&node.out);
-        node.out.clear();
+        empty(&mut node.out);
         Some(delivered)
     }
 
@@ -254,6 +259,9 @@ impl<C> CachedReads<C> {
             kept.extend_from_slice(data.get(start..).unwrap_or_default());
         } else {
             kept.drain(..start.min(kept.len()));
+            if kept.is_empty() {
+                empty(&mut kept);
+            }
         }
         if let Some(place) = self.nodes.get_mut(node) {
             place.buffer = kept;
@@ -404,6 +412,12 @@ fn keep_local(
             }
         }
     }
+}
+
+/// Empties a buffer, and gives back what a crowd of requests made it grow to.
+fn empty(buffer: &mut Vec<u8>) {
+    buffer.clear();
+    buffer.shrink_to(NODE_BYTES_MAX);
 }
 
 fn is_error(reply: &Reply<'_>) -> bool {

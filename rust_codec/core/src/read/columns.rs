@@ -15,6 +15,13 @@ pub struct Column {
 }
 
 impl Column {
+    /// What the buffers take.
+    #[must_use]
+    pub const fn capacity_bytes(&self) -> usize {
+        let numbers = self.integers.capacity().saturating_add(self.ends.capacity());
+        numbers.saturating_mul(size_of::<usize>()).saturating_add(self.text.capacity())
+    }
+
     /// How many keys.
     #[must_use]
     pub const fn len(&self) -> usize {

@@ -20,12 +20,16 @@ use super::statuses::Status;
 use super::{Limits, plan::PlannedRead};
 use crate::catalog::Catalog;
 
-/// Most bytes that a buffer keeps between requests.
-const ROOM_BYTES_MAX: usize = 1 << 20;
+/// Most bytes that a room keeps between requests: so many rooms are kept as requests wait at once.
+const ROOM_BYTES_MAX: usize = 1 << 16;
 /// Room that is left for a head; the longest one takes some 300 bytes.
-pub(super) const HEAD_BYTES: usize = 512;
-/// Most sets of buffers that are kept.
+const HEAD_BYTES: usize = 512;
+/// Most rooms that are kept.
 const ROOMS_MAX: usize = 64;
+/// Most bytes that a press keeps between answers.
+const PRESS_BYTES_MAX: usize = 1 << 20;
+/// Most presses that are kept: one is in use for each thread that answers.
+const PRESSES_MAX: usize = 2;
 
 /// One request as the transport hands it over.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +61,8 @@ pub struct Engine {
     /// Boxed: a room is several cache lines of vectors, and moves with its request.
     #[expect(clippy::vec_box, reason = "what moves is the box")]
     pub(super) rooms: Mutex<Vec<Box<Room>>>,
+    #[expect(clippy::vec_box, reason = "what moves is the box")]
+    presses: Mutex<Vec<Box<Press>>>,
 }
 
 /// A catalog and what was made from it; replaced as one.
@@ -66,21 +72,28 @@ pub(super) struct Installed {
     shapes: Mutex<Shapes>,
 }
 
-/// Buffers of one request, kept between requests.
+/// Buffers of one request, from its body to its answer, and kept between requests. Small: a
+/// request holds them while it waits.
 #[derive(Debug, Default)]
 pub(super) struct Room {
     pub(super) columns: Vec<Column>,
     pub(super) keys: Keys,
-    pub(super) json: answer::Room,
-    pub(super) avro: envelope::Room,
-    feast: feast::Room,
-    pub(super) arrow: arrow::Room,
-    coding: coding::Room,
     /// Of the head.
-    warning: Vec<u8>,
-    pub(super) head: Vec<u8>,
+    pub(super) warning: Vec<u8>,
+}
+
+/// Buffers that an answer is printed with, held no longer than that takes, so that they are as
+/// many as threads and not as requests.
+#[derive(Debug, Default)]
+pub(super) struct Press {
+    json: answer::Room,
+    avro: envelope::Room,
+    feast: feast::Room,
+    arrow: arrow::Room,
+    coding: coding::Room,
+    head: Vec<u8>,
     /// The body behind room for the head, which is known last.
-    pub(super) response: Vec<u8>,
+    response: Vec<u8>,
     /// Rows of each read by their worst status.
     tallies: Vec<Tally>,
 }
@@ -135,12 +148,11 @@ impl Engine {
         deliver: impl FnOnce(&[u8]) -> T,
     ) -> std::result::Result<T, StaleCatalog> {
         let mut room = lock(&self.rooms).pop().unwrap_or_default();
-        let answered = self.answer(call, open, &mut room);
-        let delivered = answered.map(|start| {
-            // The head ends where the body starts.
-            deliver(room.response.get(start..).unwrap_or_default())
-        });
+        let mut press = self.press(call.request_id);
+        let answered = self.answer(call, open, &mut room, &mut press);
+        let delivered = answered.map(|start| deliver(press.printed(start)));
         self.give_back(room);
+        self.keep(press);
         delivered
     }
 
@@ -149,10 +161,8 @@ impl Engine {
         call: &ReadCall<'_>,
         open: impl FnOnce() -> std::result::Result<S, RowError>,
         room: &mut Room,
+        press: &mut Press,
     ) -> std::result::Result<usize, StaleCatalog> {
-        room.response.clear();
-        room.response.resize(HEAD_BYTES, 0);
-        room.arrow.name_request(call.request_id);
         let installed = self.installed();
         let generation = installed.as_ref().map_or(0, |found| found.catalog.generation);
         let end = match self.prepare(installed.as_deref(), call.body, call.accept, room) {
@@ -160,12 +170,14 @@ impl Engine {
             Ok(prepared) => match open() {
                 Ok(source) => {
                     let mut rows = SourceRows::new(&source, call.now_ms, call.reloaded);
-                    self.run(&prepared.plan, &mut rows, call.now_ms, room)?
+                    self.run(&prepared.plan, &mut rows, call.now_ms, room, press)?
                 }
-                Err(error) => self.run(&prepared.plan, &mut NoRows(error), call.now_ms, room)?,
+                Err(error) => {
+                    self.run(&prepared.plan, &mut NoRows(error), call.now_ms, room, press)?
+                }
             },
         };
-        Ok(self.finish(end, call, generation, room))
+        Ok(self.finish(end, call, generation, &room.warning, press))
     }
 
     /// Resolves a body and encodes its keys into `room`.
@@ -280,9 +292,11 @@ impl Engine {
         plan: &Plan,
         rows: &mut impl Rows,
         now_ms: i64,
-        room: &mut Room,
+        room: &Room,
+        press: &mut Press,
     ) -> std::result::Result<End, StaleCatalog> {
-        let Room { columns, keys, json, avro, feast, arrow, response, tallies, .. } = room;
+        let Room { columns, keys, .. } = room;
+        let Press { json, avro, feast, arrow, response, tallies, .. } = press;
         tallies.clear();
         let printed = match plan.accept {
             Accept::Json => {
@@ -320,7 +334,8 @@ impl Engine {
         end: End,
         call: &ReadCall<'_>,
         generation: u64,
-        room: &mut Room,
+        warning: &[u8],
+        press: &mut Press,
     ) -> usize {
         let (mut coding, mut vary) = (Coding::Identity, "");
         let (status, content_type, outcome) = match end {
@@ -334,15 +349,15 @@ impl Engine {
                 };
                 let feast = call.accept == Accept::Feast;
                 vary = if feast { head::FEAST_VARY } else { head::VARY };
-                coding = room.coding.encode(call.coding, &mut room.response, HEAD_BYTES);
+                coding = press.coding.encode(call.coding, &mut press.response, HEAD_BYTES);
                 (200, content_type, outcome)
             }
             End::Problem(problem) => {
-                room.response.truncate(HEAD_BYTES);
+                press.response.truncate(HEAD_BYTES);
                 let (status, content_type) = if call.accept == Accept::Feast {
-                    (feast::refuse(&problem, &mut room.response), head::JSON)
+                    (feast::refuse(&problem, &mut press.response), head::JSON)
                 } else {
-                    problem.write_json(&mut room.response);
+                    problem.write_json(&mut press.response);
                     (problem.code().status(), head::PROBLEM)
                 };
                 let outcome = if status < 500 { Outcome::Refused } else { Outcome::Unavailable };
@@ -355,18 +370,18 @@ impl Engine {
             content_type,
             coding,
             vary,
-            content_length: room.response.len().saturating_sub(HEAD_BYTES),
+            content_length: press.response.len().saturating_sub(HEAD_BYTES),
             request_id: call.request_id,
             generation,
             retry_after: (status == 503).then_some(RETRY_AFTER_SECONDS),
-            warning: &room.warning,
+            warning,
             keep_alive: call.keep_alive,
         };
-        room.head.clear();
-        head.write(&mut room.head);
-        let start = HEAD_BYTES.saturating_sub(room.head.len());
-        if let Some(place) = room.response.get_mut(start..HEAD_BYTES) {
-            place.copy_from_slice(&room.head);
+        press.head.clear();
+        head.write(&mut press.head);
+        let start = HEAD_BYTES.saturating_sub(press.head.len());
+        if let Some(place) = press.response.get_mut(start..HEAD_BYTES) {
+            place.copy_from_slice(&press.head);
         }
         start
     }
@@ -377,10 +392,41 @@ impl Engine {
 
     pub(super) fn give_back(&self, room: Box<Room>) {
         let mut rooms = lock(&self.rooms);
-        let bytes = room.response.capacity().max(room.coding.capacity());
-        if rooms.len() < ROOMS_MAX && bytes <= ROOM_BYTES_MAX {
+        if rooms.len() < ROOMS_MAX && room.bytes() <= ROOM_BYTES_MAX {
             rooms.push(room);
         }
+    }
+
+    /// Buffers for the answer to a request of that id.
+    pub(super) fn press(&self, request_id: &[u8]) -> Box<Press> {
+        let mut press = lock(&self.presses).pop().unwrap_or_default();
+        press.response.clear();
+        press.response.resize(HEAD_BYTES, 0);
+        press.arrow.name_request(request_id);
+        press
+    }
+
+    /// Keeps the buffers of an answer that was delivered.
+    pub(super) fn keep(&self, press: Box<Press>) {
+        let mut presses = lock(&self.presses);
+        let bytes = press.response.capacity().max(press.coding.capacity());
+        if presses.len() < PRESSES_MAX && bytes <= PRESS_BYTES_MAX {
+            presses.push(press);
+        }
+    }
+}
+
+impl Room {
+    fn bytes(&self) -> usize {
+        let columns = self.columns.iter().map(Column::capacity_bytes);
+        columns.fold(self.keys.capacity_bytes(), usize::saturating_add)
+    }
+}
+
+impl Press {
+    /// The response, whose head ends where the body starts.
+    pub(super) fn printed(&self, start: usize) -> &[u8] {
+        self.response.get(start..).unwrap_or_default()
     }
 }
 

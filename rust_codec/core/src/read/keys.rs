@@ -34,6 +34,14 @@ impl Keys {
         self.ends.is_empty()
     }
 
+    /// What the buffers take.
+    #[must_use]
+    pub const fn capacity_bytes(&self) -> usize {
+        self.bytes
+            .capacity()
+            .saturating_add(self.ends.capacity().saturating_mul(size_of::<usize>()))
+    }
+
     /// One key; empty when there is none.
     #[must_use]
     #[inline]
