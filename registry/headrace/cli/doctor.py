@@ -63,7 +63,7 @@ async def _within_limit(
         fix = f"mend it in headrace.yaml, HEADRACE_{part.upper()} or --{part}"
         return [Finding(part=part, check="settings", ok=False, detail=str(error), fix=fix)]
     except TimeoutError:
-        detail = f"no answer within {LIMIT_S:.0f} s"
+        detail = f"no answer within {LIMIT_S:g} s"
         fix = "look whether its machine is overloaded or its network drops packets"
         return [Finding(part=part, check="reachable", ok=False, detail=detail, fix=fix)]
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import random
+import sys
 from collections.abc import AsyncGenerator, Generator
 
 import pytest
@@ -161,6 +163,28 @@ async def test_explain_names_the_node_that_keeps_a_key_and_what_it_holds(scene: 
     assert (await cache_tier(scene, user)).equals_store is False
     await scene.write(user)
     assert (await cache_tier(scene, user)).holds == "nothing"
+
+
+async def test_the_command_explains_over_a_cluster(scene: Scene) -> None:
+    user = EVERYONE[4]
+    await scene.served_by_the_cache()
+    await scene.store.engine.catalog_writer().publish(document())
+    online = scene.store.engine.url
+    command_line = [
+        *(sys.executable, "-m", "headrace.cli", "explain", USERS, f"user_id={user}", "--json"),
+        *("--online", f"scylla://{online.hosts[0]}:{online.port}/{online.keyspace}"),
+        *("--cache", f"{scene.valkeys.url}&epoch={scene.url.epoch}"),
+    ]
+    done = await asyncio.create_subprocess_exec(*command_line, stdout=asyncio.subprocess.PIPE)
+    out, _ = await done.communicate()
+    [cache] = json.loads(out)["tiers"]
+    keeper = scene.valkeys.servers[await scene.valkeys.owner(scene.slot(user))]
+    assert done.returncode == 0
+    assert (cache["node"], cache["holds"], cache["equals_store"]) == (
+        f"{keeper.host}:{keeper.port}",
+        "row",
+        True,
+    )
 
 
 async def test_explain_tells_why_a_cluster_cannot_be_asked(

@@ -13,9 +13,12 @@ from pathlib import Path
 
 import pytest
 from certificate import Certificate
+from click.testing import CliRunner
 from guarded_servers import ESCAPED, USER, GuardedServers
 
+from headrace.cli import doctor
 from headrace.cli.doctor import LIMIT_S
+from headrace.cli.main import main
 from headrace.loadtest.servers.process import free_port
 
 ONLINE_FIX = "start the server, or mend the URL of `online`"
@@ -229,3 +232,19 @@ def test_doctor_tells_what_is_wrong_with_each_url_and_what_mends_it(
         assert failed[0]["fix"] == expected.fix
     assert ESCAPED not in done.stdout
     assert [each["ok"] for each in findings if each["part"] == "offline"] == [True]
+
+
+def test_engines_that_take_longer_than_the_limit_are_given_up(
+    places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "LIMIT_S", 0.2)
+    wrong = dict(zip(("online", "cache", "commands"), silent(places), strict=True))
+    urls = [word for name, each in wrong.items() for word in (f"--{name}", each.url)]
+    result = CliRunner().invoke(
+        main, ["doctor", "--json", *urls, "--offline", f"duckdb:{tmp_path}"]
+    )
+    findings = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert [(each["part"], each["detail"]) for each in findings if not each["ok"]] == [
+        (part, "no answer within 0.2 s") for part in wrong
+    ]
