@@ -19,7 +19,7 @@ from headrace.sync.logs.kafka_url import MECHANISMS, KafkaUrl
 from headrace.sync.ports import Coordinates, DeadLetter
 
 
-@pytest.fixture(params=[(name, tls) for name in MECHANISMS for tls in (False, True)], ids=str)
+@pytest.fixture(params=[*((name, True) for name in MECHANISMS), ("SCRAM-SHA-512", False)], ids=str)
 def url(guarded: GuardedServers, request: pytest.FixtureRequest) -> KafkaUrl:
     mechanism, tls = request.param
     commands = guarded.commands_over_tls if tls else guarded.commands
@@ -53,7 +53,8 @@ async def test_every_client_of_the_log_gets_through_by_each_mechanism_with_and_w
 @pytest.mark.parametrize(
     "wrong",
     [
-        *({"password": "wrong", "mechanism": mechanism} for mechanism in MECHANISMS),
+        {"password": "wrong", "mechanism": "PLAIN"},
+        {"password": "wrong", "mechanism": "SCRAM-SHA-512"},
         {"user": "nobody", "mechanism": "SCRAM-SHA-256"},
     ],
     ids=str,
@@ -116,7 +117,7 @@ def test_apply_and_a_worker_tell_a_wrong_password_and_neither_hangs(
     assert err.rstrip().endswith(told)
     assert "Unable connect" not in err, "a client's own words are noise"
     try:
-        for role in (("worker", "write"), ("worker", "downsync"), ("serve",)):
+        for role in (("worker", "write"), ("serve",)):
             name = role[-1]
             deployment.start(name, *role)
             deployment.until_said(name, told)

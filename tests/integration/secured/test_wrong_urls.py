@@ -86,9 +86,11 @@ def silent(places: Places) -> list[Wrong]:
     return places.at(host, f"no session with {host}", "Timeout", "Timeout")
 
 
-def dropping(places: Places) -> list[Wrong]:
-    host = f"127.0.0.1:{places.dropping}"
-    return places.at(host, f"no session with {host}", "Timeout", "Timeout")
+def half_silent(places: Places) -> list[Wrong]:
+    """Nobody answers; of the store and the cache not even a connection is taken."""
+    quiet, dropping = silent(places), f"127.0.0.1:{places.dropping}"
+    online, cache, _ = places.at(dropping, f"no session with {dropping}", "Timeout", "")
+    return [online, cache, quiet[2]]
 
 
 def wrong_scheme(places: Places) -> list[Wrong]:
@@ -198,8 +200,7 @@ def strange_certificate(places: Places) -> list[Wrong]:
     [
         refused,
         unknown_host,
-        silent,
-        dropping,
+        half_silent,
         wrong_scheme,
         wrong_password,
         no_login,
