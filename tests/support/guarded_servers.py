@@ -121,7 +121,11 @@ client_encryption_options:
     class_name: org.apache.cassandra.security.PEMBasedSslContextFactory
 """,
     )
-    asyncio.run(_make_roles(server))
+    try:
+        asyncio.run(_make_roles(server))
+    except BaseException:
+        server.stop()  # Nobody else knows of it yet.
+        raise
     return server
 
 
