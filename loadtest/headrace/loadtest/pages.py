@@ -200,7 +200,9 @@ def overload_table() -> str:
         [
             f"{kind}, {multiple} x {cell['peak_per_s']:,.0f}/s",
             _figure(measured["goodput_share"], ".0%"),
-            _figure(measured["refused_p50_ms"], ".1f"),
+            _cores(measured["cores"]),
+            _figure(measured["refused_since_sent_p50_ms"], ".1f"),
+            _figure(measured["refused_since_sent_p99_ms"], ".1f"),
             _figure(measured["admitted_p50_ms"], ".1f"),
             _figure(measured["admitted_p99_ms"], ".1f"),
             _figure(measured["rss_growth_share"], ".0%"),
@@ -210,12 +212,20 @@ def overload_table() -> str:
         for kind, cell in report["overload"].items()
         for multiple, measured in cell["multiples"].items()
     ]
-    head = ["reads", "goodput of peak", "refused median ms", "admitted p50 ms", "admitted p99 ms"]
+    head = ["reads", "goodput of peak", "cores of gateway, cache and generator"]
+    head += ["refused median ms", "refused p99 ms", "admitted p50 ms", "admitted p99 ms"]
     head += ["RSS growth", "calm after s", "wrong"]
     return (
         f"{_table(head, rows)}\n\nOpen loop over {report['method']['connections']} connections, "
-        f"whose callers do not heed Retry-After. {_setting(report)}"
+        "whose callers do not heed Retry-After. The generator shares a core with the cache: where "
+        "the two fill it, it is not the gateway that is asked for more than it can. Refusals are "
+        "timed from when they were sent to when they were heard, the rest from when it was due; "
+        f"the machine stands still now and then (`stalls.py`), and all with it. {_setting(report)}"
     )
+
+
+def _cores(used: dict[str, float]) -> str:
+    return " / ".join(f"{used[name]:.2f}" for name in ("gateway", "cache", "generator"))
 
 
 PHASES = ("healthy", "first second", "then", "after healing")
