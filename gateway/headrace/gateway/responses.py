@@ -23,24 +23,19 @@ def problem_response(answer: Problem, *, request_id: bytes, generation: bytes) -
     return head.encode("ascii") + body
 
 
-class PreparedRefusal:
+def refusal_parts(refusal: Refusal) -> tuple[bytes, bytes]:
     """A refusal encoded once, for when there is no time to spare.
 
-    A response is `before_id`, the request's id, the generation's head field, one that closes the
-    connection if it is to end, and `after_generation`.
+    A response is the first part, the request's id, the generation's head field, one that closes the
+    connection if it is to end, and the second part.
     """
-
-    __slots__ = ("after_generation", "before_id")
-
-    def __init__(self, refusal: Refusal) -> None:
-        status, body = refusal.problem.status, refusal.body
-        lines = "".join(f"{name}: {value}\r\n" for name, value in refusal.headers)
-        start = (
-            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
-            f"content-type: {PROBLEM_TYPE}\r\ncontent-length: {len(body)}\r\n{lines}x-request-id: "
-        )
-        self.before_id = start.encode("ascii")
-        self.after_generation = b"\r\n\r\n" + body
+    status, body = refusal.problem.status, refusal.body
+    lines = "".join(f"{name}: {value}\r\n" for name, value in refusal.headers)
+    start = (
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
+        f"content-type: {PROBLEM_TYPE}\r\ncontent-length: {len(body)}\r\n{lines}x-request-id: "
+    )
+    return start.encode("ascii"), b"\r\n\r\n" + body
 
 
 def split_response(response: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:

@@ -15,7 +15,8 @@
 
 use std::hint::black_box;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use headrace_codec::schema::{Field, RecordSchema};
 use headrace_codec::status::RowStatus;
 use headrace_codec::transcode::Transcoder;
@@ -23,6 +24,25 @@ use headrace_codec::transcode::Transcoder;
 use records::{FIELDS, bodies, schema, vector_schema, vectors};
 
 mod records;
+
+/// Times the printing of every body, one after another into one buffer.
+fn print(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    name: &str,
+    bodies: &[Vec<u8>],
+    mut print_one: impl FnMut(&[u8], &mut Vec<u8>, &mut RowStatus),
+) {
+    let (mut out, mut status) = (Vec::with_capacity(1 << 20), RowStatus::default());
+    group.bench_function(name, |bencher| {
+        bencher.iter(|| {
+            out.clear();
+            for body in black_box(bodies) {
+                print_one(body, &mut out, &mut status);
+            }
+            out.len()
+        });
+    });
+}
 
 fn ours(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("record");
@@ -37,24 +57,11 @@ fn ours(criterion: &mut Criterion) {
     ] {
         let (schema, bodies) = (schema(nullable), bodies(nullable));
         let transcoder = Transcoder::new(&schema, &schema, requested).unwrap();
-        let (mut out, mut status) = (Vec::with_capacity(1 << 20), RowStatus::default());
-        group.bench_function(format!("{name}, rows"), |bencher| {
-            bencher.iter(|| {
-                out.clear();
-                for body in black_box(&bodies) {
-                    transcoder.row(body, &mut out, &mut status).unwrap();
-                }
-                out.len()
-            });
+        print(&mut group, &format!("{name}, rows"), &bodies, |body, out, status| {
+            transcoder.row(body, out, status).unwrap();
         });
-        group.bench_function(format!("{name}, objects"), |bencher| {
-            bencher.iter(|| {
-                out.clear();
-                for body in black_box(&bodies) {
-                    transcoder.object(body, &mut out, &mut status).unwrap();
-                }
-                out.len()
-            });
+        print(&mut group, &format!("{name}, objects"), &bodies, |body, out, status| {
+            transcoder.object(body, out, status).unwrap();
         });
     }
     group.finish();
@@ -81,15 +88,8 @@ fn wide(criterion: &mut Criterion) {
         ("100 reversed", new(&reversed)),
         ("100 reversed, plain walk", new(&reversed).plainly()),
     ] {
-        let (mut out, mut status) = (Vec::with_capacity(1 << 20), RowStatus::default());
-        group.bench_function(format!("{name}, rows"), |bencher| {
-            bencher.iter(|| {
-                out.clear();
-                for body in black_box(&bodies) {
-                    transcoder.row(body, &mut out, &mut status).unwrap();
-                }
-                out.len()
-            });
+        print(&mut group, &format!("{name}, rows"), &bodies, |body, out, status| {
+            transcoder.row(body, out, status).unwrap();
         });
     }
     group.finish();
@@ -142,15 +142,8 @@ fn vector(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(100));
     let (schema, bodies) = (vector_schema(), vectors());
     let transcoder = Transcoder::new(&schema, &schema, &[0]).unwrap();
-    let (mut out, mut status) = (Vec::with_capacity(1 << 20), RowStatus::default());
-    group.bench_function("rows", |bencher| {
-        bencher.iter(|| {
-            out.clear();
-            for body in black_box(&bodies) {
-                transcoder.row(body, &mut out, &mut status).unwrap();
-            }
-            out.len()
-        });
+    print(&mut group, "rows", &bodies, |body, out, status| {
+        transcoder.row(body, out, status).unwrap();
     });
     group.finish();
 }

@@ -50,6 +50,18 @@ async def test_every_client_of_the_log_gets_through_by_each_mechanism_with_and_w
     assert all(finding.ok is not False for finding in await examine_kafka(url))
 
 
+async def tells_whoever_asks(url: KafkaUrl, told: str) -> None:
+    """Producer, consumer and `apply` each say why there is no log."""
+    log = KafkaCommandLog(url)
+    with pytest.raises(LogUnavailable, match=told):
+        await log.producer().append("realtime", [(b"key", b"value")])
+    with pytest.raises(LogUnavailable, match=told):
+        await log.consumer("realtime", "readers").heartbeat()
+    with pytest.raises(LogUnavailable, match=told):
+        await create_topics(url)
+    await log.close()
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -63,18 +75,11 @@ async def test_a_wrong_login_is_told_with_the_next_step(
     guarded: GuardedServers, wrong: dict[str, str]
 ) -> None:
     url = KafkaUrl.parse(guarded.commands(**wrong))
-    log = KafkaCommandLog(url)
     told = (
         rf"127.0.0.1:{guarded.kafka.login_port} .*SaslAuthenticationFailed: .*"
         "; mend `user`, `password` or `mechanism` in the URL of `commands`"
     )
-    with pytest.raises(LogUnavailable, match=told):
-        await log.producer().append("realtime", [(b"key", b"value")])
-    with pytest.raises(LogUnavailable, match=told):
-        await log.consumer("realtime", "readers").heartbeat()
-    with pytest.raises(LogUnavailable, match=told):
-        await create_topics(url)
-    await log.close()
+    await tells_whoever_asks(url, told)
 
 
 async def test_a_broker_whose_certificate_nobody_vouches_for_is_not_spoken_to(
@@ -91,15 +96,8 @@ async def test_an_authority_that_is_not_there_is_told_with_its_place(
     guarded: GuardedServers, tmp_path: Path
 ) -> None:
     url = KafkaUrl.parse(guarded.commands_over_tls(ca=tmp_path / "none.pem"))
-    log = KafkaCommandLog(url)
     told = r"`ca` .*none\.pem cannot be read: .*; mend it in the URL of `commands`"
-    with pytest.raises(LogUnavailable, match=told):
-        await log.producer().append("realtime", [(b"key", b"value")])
-    with pytest.raises(LogUnavailable, match=told):
-        await log.consumer("realtime", "readers").heartbeat()
-    with pytest.raises(LogUnavailable, match=told):
-        await create_topics(url)
-    await log.close()
+    await tells_whoever_asks(url, told)
 
 
 def test_apply_and_a_worker_tell_a_wrong_password_and_neither_hangs(

@@ -32,7 +32,7 @@ from headrace.gateway.cached.tiers import CacheTiers
 from headrace.gateway.catalog_in_force import CatalogInForce
 from headrace.gateway.errors import Overloaded, refusal_of
 from headrace.gateway.ports import Cells, Clock, PartState, RowReader, Unreachable
-from headrace.gateway.responses import PreparedRefusal
+from headrace.gateway.responses import refusal_parts
 from headrace.registry.cache_slots import SlotPlacement
 from headrace.registry.cache_url import CacheUrl
 
@@ -57,7 +57,7 @@ STORE_KEYS_LEAST = 256
 CACHED_WORK_UNKNOWN = 1_048_576
 STORE_KEYS_UNKNOWN = 4_096
 """What is let in while the speed of a stage is not known: after a start or a second of rest."""
-OVERLOADED = PreparedRefusal(
+OVERLOADED = refusal_parts(
     refusal_of(
         Overloaded("this gateway is asked for more than it can answer in time"),
         method="POST",
@@ -109,7 +109,7 @@ class StoreReads:
         self._reads.listen(
             flush_soon=self._flush_soon,
             missed=self._deliver,
-            refusal=(OVERLOADED.before_id, OVERLOADED.after_generation),
+            refusal=OVERLOADED,
             least=CACHED_WORK_LEAST,
             unknown=CACHED_WORK_UNKNOWN,
             wait_ms=CACHE_WAIT_MS,
