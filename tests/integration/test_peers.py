@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from headrace.loadtest.feature_data import HISTORY, OBJECT, WIDE
+from headrace.loadtest.open_loop import Exchange, write_exchanges
 from headrace.loadtest.peers import check, rows
+from headrace.loadtest.peers.adapters import Ask, post
 from headrace.loadtest.peers.rows import Size, Values
-from headrace.loadtest.peers.servers import Live, PeerFailed, serving
-from headrace.loadtest.peers.table import PEERS, Peer, Place
+from headrace.loadtest.peers.servers import FIRST_ASK, Live, PeerFailed, serving
+from headrace.loadtest.peers.table import CONTROLS, PEERS, Peer, Place, control_exchanges
 from headrace.loadtest.servers import Server, start_valkey
-from headrace.loadtest.servers.process import free_port
+from headrace.loadtest.servers.process import ask, free_port
 from headrace.loadtest.wrk import Gateway
 
 SIZE = Size(objects=120, wide=3, histories=4)
@@ -50,7 +52,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
 
 def checked(stage: Stage, peer: Peer, gateway: Gateway, truth: Truth) -> int:
     """Values compared by the very check that the bench makes before it times anything."""
-    live = Live(Path(), stage.valkey, stage.valkey, {peer.name: gateway}, truth)
+    live = Live(Path(), stage.valkey, stage.valkey, stage.place, {peer.name: gateway}, truth)
     return check.check_equal(live, [peer], lambda _: None)[peer.name]
 
 
@@ -67,3 +69,26 @@ def test_a_peer_answers_every_row_as_the_commands_left_it_and_one_other_value_is
             other[group][user_id] = [wrong, *other[group][user_id][1:]]
             with pytest.raises(PeerFailed, match=f"{group} {user_id}"):
                 checked(stage, peer, gateway, other)
+
+
+@pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.name)
+def test_a_control_answers_what_it_was_told_and_asks_redis_only_if_it_is_the_one_that_does(
+    stage: Stage, control: Peer
+) -> None:
+    asks = [FIRST_ASK, *(Ask(OBJECT, [7, 999_001, number]) for number in range(20))]
+    bodies = [control.adapter.body(each) for each in asks]
+    told = [Exchange(body, b'{"answer":%d}' % number) for number, body in enumerate(bodies)]
+    write_exchanges(control_exchanges(stage.place), told)
+    with serving(control, stage.place._replace(port=free_port())) as gateway:
+        before = mgets(stage.valkey)
+        for body, answer in told:
+            assert post(gateway.port, control.adapter, body) == answer
+        asked = mgets(stage.valkey) - before
+    assert asked == (len(told) if control is CONTROLS[1] else 0)
+
+
+def mgets(valkey: Server) -> int:
+    """How many of these it has answered so far."""
+    told = ask(valkey.port, b"INFO commandstats\r\n", answer_bytes=65_536).decode()
+    _, _, after = told.partition("cmdstat_mget:calls=")
+    return int(after.partition(",")[0] or 0)

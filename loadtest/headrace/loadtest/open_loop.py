@@ -32,6 +32,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
 
+from headrace.loadtest.priority import put_ahead
+
 SETTLE_S = 2.0
 """How long answers are waited for after the last request."""
 SUMMARY_SHARES = {"p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99, "p999_ms": 0.999, "max_ms": 1.0}
@@ -139,6 +141,8 @@ class Load(NamedTuple):
     connections: int
     waiting_max: int = 0
     """Requests that may wait for a connection when all are busy."""
+    ahead: bool = False
+    """Whether the generator runs before all ordinary processes, where that is allowed."""
 
 
 class Driven(NamedTuple):
@@ -173,7 +177,12 @@ def drive(load: Load, exchanges: list[Exchange], due_s: list[float]) -> Driven:
         command = [str(generator_path()), str(target.port), target.path, target.accept]
         command += [str(load.connections), str(load.waiting_max), str(SETTLE_S)]
         command += [str(folder / each) for each in ("exchanges", "plan", "outcomes")]
-        told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as generator:
+            if load.ahead:
+                put_ahead(generator.pid)
+            told, _ = generator.communicate()
+        if generator.returncode != 0:
+            raise subprocess.CalledProcessError(generator.returncode, command)
         return Driven(Outcomes.read(folder / "outcomes"), float(told))
 
 
@@ -233,11 +242,13 @@ def main() -> int:
     parser.add_argument("--waiting", type=int, default=0, help="requests that may wait for one")
     parser.add_argument("--warm-up", type=float, default=0.0, help="seconds not in the summary")
     parser.add_argument("--bodies", type=Path, required=True, help="two lines each: body, answer")
+    parser.add_argument("--ahead", action="store_true", help="before all ordinary processes")
     parser.add_argument("--out", type=Path, help="file for every single outcome")
     asked = parser.parse_args()
     arrivals = poisson if asked.arrivals == "poisson" else evenly
     steps: list[tuple[float, float]] = [(asked.rate, asked.warm_up + asked.seconds), *asked.then]
-    load = Load(Target(asked.port, asked.path, asked.accept), asked.connections, asked.waiting)
+    target = Target(asked.port, asked.path, asked.accept)
+    load = Load(target, asked.connections, asked.waiting, asked.ahead)
     driven = drive(load, read_exchanges(asked.bodies), in_steps(arrivals, steps))
     if asked.out is not None:
         driven.outcomes.write(asked.out)

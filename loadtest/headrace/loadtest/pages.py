@@ -281,7 +281,8 @@ def peers_open() -> str:
     """Latency in an open loop."""
     report = _load("peers")
     table = _table(*page.open_table(report))
-    return f"{_plot('peers-latency')}\n\n{table}\n\n{page.stalls(report)}."
+    told = "\n\n".join(filter(None, (page.controls(report), f"{page.stalls(report)}.")))
+    return f"{_plot('peers-latency')}\n\n{table}\n\n{told}"
 
 
 def peers_detail() -> str:

@@ -12,7 +12,7 @@ from headrace.loadtest.peers import page, plots
 from headrace.loadtest.peers.adapters import FEAST_JSON, HEADRACE_JSON, PLAIN_DICTS, Ask
 from headrace.loadtest.peers.cells import FULL, MAIN_CELLS, Cell
 from headrace.loadtest.peers.rows import Size, types_of
-from headrace.loadtest.peers.table import PEERS
+from headrace.loadtest.peers.table import CONTROLS, PEERS
 
 ROW = [1, 2, 3, 4, 5, 6, 7, 0.5, 1.5, 2.5, 3.5, 4.5, 5.5, "a", "b", "c", "d", True, False, True]
 
@@ -26,7 +26,7 @@ def one_round(cpu_us: float) -> dict[str, Any]:
 def open_round(p99_ms: float | None) -> dict[str, Any]:
     fates = dict.fromkeys(("failed", "wrong", "refused", "unsent"), 0)
     times = {"p50_ms": 0.2, "p99_ms": p99_ms, "p999_ms": p99_ms, "sent_late_p99_ms": 0.05}
-    return {**fates, **times}
+    return {**fates, **times, "ahead": True}
 
 
 def entry(cell: str, peer: str, *cpu_us: float) -> dict[str, Any]:
@@ -43,6 +43,10 @@ def report() -> dict[str, Any]:
             {"share": 0.0123, "times": 9, "longest_ms": 8.13},
             {"share": 0.0, "times": 0, "longest_ms": 0.0},
         ],
+        "stalls_ahead": [
+            {"share": 0.0001, "times": 1, "longest_ms": 0.34},
+            {"share": 0.0, "times": 0, "longest_ms": 0.0},
+        ],
         "method": {
             "rounds": 3,
             "seconds": 2,
@@ -55,6 +59,7 @@ def report() -> dict[str, Any]:
             {"name": "Headrace", "tuning": "none", "values_checked": 10, "rss_mib": 50.0},
             {"name": "Feast", "tuning": "much", "values_checked": 10, "rss_mib": 250.0},
         ],
+        "controls": [{"name": "control: nothing", "tuning": "does nothing"}],
         "closed": [
             entry("record-v1, 10 keys", "Feast", 1_000, 3_000, 900),
             entry("record-v1, 10 keys", "Headrace", 10, 12, 11),
@@ -76,6 +81,13 @@ def report() -> dict[str, Any]:
                 "rate": 200.0,
                 "rounds": [open_round(0.4), open_round(None)],
             },
+            {
+                "cell": "record-v1, 10 keys",
+                "peer": "control: nothing",
+                "share": 0.5,
+                "rate": 20_000.0,
+                "rounds": [open_round(0.1)],
+            },
         ],
     }
 
@@ -90,10 +102,11 @@ def test_the_cpu_table_has_medians_and_how_many_times_ours_they_are() -> None:
     ]
 
 
-def test_an_answer_that_never_came_is_no_percentile_in_the_open_table() -> None:
+def test_an_answer_that_never_came_is_no_percentile_and_controls_follow_ours() -> None:
     _, rows = page.open_table(report())
     assert [row[:6] for row in rows] == [
         ["record-v1, 10 keys", "Headrace", "50%", "20,000", "0.20", "0.50"],
+        ["record-v1, 10 keys", "control: nothing", "–", "20,000", "0.20", "0.10"],
         ["record-v1, 10 keys", "Feast", "50%", "200", "0.20", "endless"],
     ]
 
@@ -146,6 +159,14 @@ def test_the_full_plan_holds_what_was_promised() -> None:
     assert FULL.open_rounds_of(PEERS[0], 0.5) >= 5
 
 
+def test_controls_run_as_often_as_ours_where_the_promise_is_and_nowhere_else() -> None:
+    ours = PEERS[0]
+    for control in CONTROLS:
+        assert FULL.open_rounds_of(control, 0.5) == FULL.open_rounds_of(ours, 0.5)
+        assert FULL.open_seconds_of(control) == FULL.open_seconds_of(ours)
+        assert FULL.open_rounds_of(control, 0.25) == FULL.open_rounds_of(control, 0.75) == 0
+
+
 def test_the_full_plan_takes_less_than_a_dozen_minutes_of_driving() -> None:
     closed_s = sum(
         FULL.seconds_of(cell, peer) * (FULL.rounds_of(cell, peer) + (cell in MAIN_CELLS))
@@ -153,12 +174,12 @@ def test_the_full_plan_takes_less_than_a_dozen_minutes_of_driving() -> None:
         for peer in PEERS
     )
     opened_s = sum(
-        FULL.open_rounds_of(peer, share) * FULL.open_seconds * (3 if peer.slow else 1)
-        for peer in PEERS
+        FULL.open_rounds_of(peer, share) * FULL.open_seconds_of(peer)
+        for peer in (*PEERS, *CONTROLS)
         for share in FULL.open_shares
         for _ in FULL.open_keys
     )
-    assert (closed_s + opened_s) / 60 < 9
+    assert (closed_s + opened_s) / 60 < 9.5
 
 
 def test_an_answer_of_ours_is_read_as_rows_with_none_for_a_missing_one() -> None:
@@ -200,6 +221,21 @@ def test_the_page_says_how_long_the_machine_itself_stood_still() -> None:
         "the CPU of the servers stood still for 1.23% of the time, at most 8.1 ms at once" in told
     )
     assert "the CPU of the load stood still for 0.00% of the time" in told
+    assert "to such a process the CPU of the servers stood still for 0.01% of the time" in told
+
+
+def test_the_page_does_not_say_that_servers_ran_ahead_where_one_did_not() -> None:
+    made = report()
+    made["open"][1]["rounds"][0]["ahead"] = False
+    assert "real-time" in page.stalls(report())
+    assert "real-time" not in page.stalls(made)
+
+
+def test_a_control_is_explained_and_stands_in_no_table_but_that_of_latencies() -> None:
+    made = report()
+    assert "control: nothing: does nothing" in page.controls(made)
+    for table in (page.cpu_table, page.detail_table, page.peers_table):
+        assert "control" not in str(table(made))
 
 
 def test_a_round_with_refusals_counts_for_no_figure_and_is_named() -> None:

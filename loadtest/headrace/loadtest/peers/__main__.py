@@ -29,9 +29,9 @@ import click
 
 from headrace.loadtest.bench import keep
 from headrace.loadtest.environments import InstallFailed
-from headrace.loadtest.feature_data import OBJECT
 from headrace.loadtest.peers.cells import FULL, MAIN_CELLS, QUICK, Cell, Plan
 from headrace.loadtest.peers.check import check_equal
+from headrace.loadtest.peers.controls import controls_up
 from headrace.loadtest.peers.measure import Measuring
 from headrace.loadtest.peers.servers import (
     LOAD_CPU,
@@ -41,7 +41,7 @@ from headrace.loadtest.peers.servers import (
     everything_up,
     rss_mib,
 )
-from headrace.loadtest.peers.table import PEERS, Peer
+from headrace.loadtest.peers.table import CONTROLS, OUR_SERVER, PEERS, Peer
 from headrace.loadtest.servers import ServerFailed
 from headrace.loadtest.stalls import of_cpus
 from headrace.loadtest.wrk import NO_WRK, commit, machine
@@ -108,7 +108,9 @@ def measure_all(live: Live, peers: Sequence[Peer], plan: Plan) -> dict[str, Any]
     """Check, then measure: the raw results."""
     checked = check_equal(live, peers, lambda text: print(text, file=sys.stderr))
     measuring = Measuring(live, plan)
-    stalls = of_cpus((SERVER_CPU, LOAD_CPU), STALLS_S)
+    stalls, stalls_ahead = (
+        of_cpus((SERVER_CPU, LOAD_CPU), STALLS_S, ahead=each) for each in (False, True)
+    )
     weights = {
         (cell.name, peer.name): measuring.weigh(cell, peer)
         for cell in plan.cells
@@ -116,22 +118,16 @@ def measure_all(live: Live, peers: Sequence[Peer], plan: Plan) -> dict[str, Any]
         if plan.rounds_of(cell, peer)
     }
     closed = _closed_loop(measuring, peers, plan)
-    opened = _open_loop(measuring, peers, plan, closed)
+    controls = CONTROLS if OUR_SERVER in live.peers else ()
+    with controls_up(live, controls, plan) as everything:
+        opened = _open_loop(Measuring(everything, plan), [*peers, *controls], plan, closed)
     return {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "machine": machine(),
         "stalls": [each._asdict() for each in stalls],
-        "method": {
-            "rounds": plan.rounds,
-            "side_rounds": plan.side_rounds,
-            "seconds": plan.seconds,
-            "connections": plan.connections,
-            "open_rounds": plan.open_rounds,
-            "open_seconds": plan.open_seconds,
-            "open_connections": plan.open_connections,
-            "rows": plan.size._asdict(),
-        },
+        "stalls_ahead": [each._asdict() for each in stalls_ahead],
+        "method": _method(plan),
         "peers": [
             {
                 "name": peer.name,
@@ -141,11 +137,26 @@ def measure_all(live: Live, peers: Sequence[Peer], plan: Plan) -> dict[str, Any]
             }
             for peer in peers
         ],
+        "controls": [{"name": each.name, "tuning": each.tuning} for each in controls],
         "closed": [
             {"cell": cell, "peer": peer, **weights[cell, peer], "rounds": rounds}
             for (cell, peer), rounds in closed.items()
         ],
         "open": opened,
+    }
+
+
+def _method(plan: Plan) -> dict[str, Any]:
+    """As the page tells it."""
+    return {
+        "rounds": plan.rounds,
+        "side_rounds": plan.side_rounds,
+        "seconds": plan.seconds,
+        "connections": plan.connections,
+        "open_rounds": plan.open_rounds,
+        "open_seconds": plan.open_seconds,
+        "open_connections": plan.open_connections,
+        "rows": plan.size._asdict(),
     }
 
 
@@ -176,13 +187,12 @@ def _closed_loop(measuring: Measuring, peers: Sequence[Peer], plan: Plan) -> Clo
 def _open_loop(
     measuring: Measuring, peers: Sequence[Peer], plan: Plan, closed: Closed
 ) -> list[dict[str, Any]]:
-    """Shares of each server's own closed-loop rate, in shuffled rounds."""
+    """Shares of each server's own closed-loop rate, or ours, in shuffled rounds."""
     order, steps = random.Random(12), list[Step]()
-    cells = [Cell(OBJECT, keys) for keys in plan.open_keys]
     for number in range(1, plan.open_rounds + 1):
         of_round = [
             Step(cell, peer, number, share)
-            for cell in cells
+            for cell in plan.open_cells
             for peer in peers
             for share in plan.open_shares
             if number <= plan.open_rounds_of(peer, share)
@@ -192,7 +202,7 @@ def _open_loop(
     found: dict[tuple[str, str, float], dict[str, Any]] = {}
     with _progress("open loop", steps) as running:
         for cell, peer, _, share in running:
-            rounds = closed[cell.name, peer.name]
+            rounds = closed[cell.name, peer.paced_as or peer.name]
             rate = share * statistics.median(one["requests"] / one["seconds"] for one in rounds)
             told = {"cell": cell.name, "peer": peer.name, "share": share, "rate": rate}
             kept = found.setdefault((cell.name, peer.name, share), told | {"rounds": []})

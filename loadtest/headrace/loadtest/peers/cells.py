@@ -14,6 +14,7 @@ from headrace.loadtest.peers.table import OUR_SERVER, Peer
 ABSENT_POOL = 2_000
 """Keys without a row that one cell asks for in one round: others in each, so that ours has to learn
 of them anew and they do not expire while they are measured."""
+OPEN_ASKS = 200
 BIG_VALUES = 20_000
 """Values in an answer above which a slow peer is measured once."""
 ENDLESS_VALUES = 100_000
@@ -22,6 +23,9 @@ BIG_ANSWER_VALUES = 2_000
 BIG_ANSWER_CONNECTIONS = 8
 SLOW_LONGER = 2
 SLOW_CONNECTIONS = 4
+OPEN_LONGER = 2
+OPEN_SLOW_LONGER = 6
+"""Slower than ours, peers are asked for longer: a percentile needs requests."""
 HALF = 0.5
 
 
@@ -53,6 +57,10 @@ class Cell(NamedTuple):
             ]
             yield Ask(self.group, keys, some_absent)
 
+    def open_asks(self, size: Size) -> list[Ask]:
+        """Requests of the open loop, where the answer to each is known before."""
+        return list(self.asks(OPEN_ASKS, 1, size))
+
     def absent_keys(self, round_number: int) -> range:
         """The keys without a row that a round asks for."""
         first = FIRST_ABSENT + (round_number * 101 + self.absent_percent) * ABSENT_POOL
@@ -72,12 +80,18 @@ class Plan(NamedTuple):
     open_shares: Sequence[float]
     """Rates, as shares of what each server did in a closed loop."""
     open_rounds: int
-    """Of ours at half its rate; the others and the other rates get fewer."""
+    """Of ours and its controls at half our rate; the others and the other rates get fewer."""
     open_seconds: float
+    """Of one round of theirs; the others get longer ones."""
     connections: int = 64
     open_connections: int = 64
     bodies: int = 500
     size: Size = Size()
+
+    @property
+    def open_cells(self) -> list[Cell]:
+        """Of the open-loop part."""
+        return [Cell(OBJECT, keys) for keys in self.open_keys]
 
     def rounds_of(self, cell: Cell, peer: Peer) -> int:
         """Fewer where a request takes so long that rounds add nothing but minutes; 0 for never."""
@@ -105,13 +119,20 @@ class Plan(NamedTuple):
         return min(self.connections, BIG_ANSWER_CONNECTIONS) if big else self.connections
 
     def open_rounds_of(self, peer: Peer, share: float) -> int:
-        """Most of ours at half its rate, which a promise is about."""
+        """Most of ours at half its rate, which a promise is about, and of its controls there."""
         if peer.server is not None or peer.is_variant:
             return 0
-        ours = peer.name == OUR_SERVER
-        if share == HALF:
-            return self.open_rounds if ours else min(2, self.open_rounds)
-        return min(2 if ours else 1, self.open_rounds)
+        if peer.paced_as is not None:
+            return self.open_rounds if share == HALF else 0
+        if peer.name == OUR_SERVER:
+            return self.open_rounds if share == HALF else min(3, self.open_rounds)
+        return min(2 if share == HALF else 1, self.open_rounds)
+
+    def open_seconds_of(self, peer: Peer) -> float:
+        """Of one round, after warming up."""
+        if OUR_SERVER in (peer.name, peer.paced_as):
+            return self.open_seconds
+        return self.open_seconds * (OPEN_SLOW_LONGER if peer.slow else OPEN_LONGER)
 
 
 MAIN_CELLS = tuple(Cell(OBJECT, keys) for keys in (1, 10, 100))
@@ -129,8 +150,8 @@ FULL = Plan(
     seconds=2,
     open_keys=(1, 10, 100),
     open_shares=(0.25, HALF, 0.75),
-    open_rounds=5,
-    open_seconds=1.5,
+    open_rounds=9,
+    open_seconds=0.75,
 )
 QUICK = FULL._replace(
     cells=(Cell(OBJECT, 1), Cell(OBJECT, 100), Cell(HISTORY, 1), Cell(OBJECT, 100, 37)),
@@ -139,8 +160,8 @@ QUICK = FULL._replace(
     seconds=1,
     open_keys=(1, 100),
     open_shares=(HALF,),
-    open_rounds=1,
-    open_seconds=1,
+    open_rounds=2,
+    open_seconds=0.5,
     bodies=100,
     size=Size(objects=2_000, wide=100, histories=200),
 )

@@ -16,14 +16,12 @@ from headrace.loadtest.peers.check import FILLING_PASSES, learn
 from headrace.loadtest.peers.rows import Values
 from headrace.loadtest.peers.servers import LOAD_CPU, Live
 from headrace.loadtest.peers.table import OUR_SERVER, Peer
+from headrace.loadtest.priority import ahead
 from headrace.loadtest.wrk import OTHERS_SHARE_MAX, REPEATS_MAX, Gateway, Load, drive_once, pin
 
-OPEN_BODIES = 200
 OPEN_WARM_UP_S = 0.3
 OPEN_WAITING_MAX = 1_000_000
 OPEN_SPARE_S = 60
-SLOW_LONGER = 3
-"""A slow peer is asked for longer: percentiles need requests."""
 LEAST_RATE = 1.0
 SETTLED_S = 0.1
 SETTLED_CPU_S = 0.02
@@ -87,27 +85,33 @@ class Measuring:
         """Requests that fall due at a rate whatever the server does, every answer compared."""
         gateway = self._live.peers[peer.name]
         exchanges = self._exchanges(cell, peer)
-        seconds = self._plan.open_seconds * (SLOW_LONGER if peer.slow else 1)
+        seconds = self._plan.open_seconds_of(peer)
         command = [*pin(LOAD_CPU), sys.executable, "-m", "headrace.loadtest.open_loop"]
         command += ["--port", str(gateway.port), "--path", peer.adapter.path]
         command += ["--accept", peer.adapter.accept, "--rate", str(max(rate, LEAST_RATE))]
         command += ["--seconds", str(seconds), "--warm-up", str(OPEN_WARM_UP_S)]
         command += ["--connections", str(self._plan.open_connections)]
         command += ["--waiting", str(OPEN_WAITING_MAX), "--bodies", str(exchanges)]
-        busy_before = gateway.cpu_seconds()
-        finished = subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=seconds + OPEN_SPARE_S
-        )
-        busy_s = gateway.cpu_seconds() - busy_before
+        with ahead((gateway.pid, *gateway.workers, self._live.valkey.pid)) as are_ahead:
+            busy_before = gateway.cpu_seconds()
+            finished = subprocess.run(
+                [*command, *(["--ahead"] if are_ahead else [])],
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=seconds + OPEN_SPARE_S,
+            )
+            busy_s = gateway.cpu_seconds() - busy_before
         summary: dict[str, Any] = json.loads(finished.stdout)
-        return summary | {"server_busy_share": busy_s / (seconds + OPEN_WARM_UP_S)}
+        busy_share = busy_s / (seconds + OPEN_WARM_UP_S)
+        return summary | {"server_busy_share": busy_share, "ahead": are_ahead}
 
     def _exchanges(self, cell: Cell, peer: Peer) -> Path:
         """Requests and their answers, which have been checked, for the generator to compare."""
         key = (cell.name, peer.name)
         if key not in self._exchanges_kept:
             port = self._live.peers[peer.name].port
-            bodies = [peer.adapter.body(ask) for ask in cell.asks(OPEN_BODIES, 1, self._plan.size)]
+            bodies = [peer.adapter.body(ask) for ask in cell.open_asks(self._plan.size)]
             path = self._live.folder / f"{len(self._exchanges_kept)}.exchanges"
             made = [Exchange(body, post(port, peer.adapter, body)) for body in bodies]
             write_exchanges(path, made)

@@ -77,7 +77,11 @@ def detail_table(report: Report) -> Table:
 
 
 def open_table(report: Report) -> Table:
-    """Latency from the time a request was due, at shares of each server's own capacity."""
+    """Latency from the time a request was due, at shares of each server's own capacity.
+
+    A control has none: it is asked at our rates.
+    """
+    controls = [control["name"] for control in _controls(report)]
     rows: list[list[str]] = []
     for entry in sorted(report["open"], key=lambda entry: (_order(report, entry), entry["share"])):
         rounds = entry["rounds"]
@@ -87,7 +91,7 @@ def open_table(report: Report) -> Table:
             [
                 entry["cell"],
                 entry["peer"],
-                f"{entry['share']:.0%}",
+                "–" if entry["peer"] in controls else f"{entry['share']:.0%}",
                 f"{entry['rate']:,.0f}",
                 *(_or_endless(rounds, name) for name in names),
                 f"{wrong}",
@@ -95,6 +99,17 @@ def open_table(report: Report) -> Table:
         )
     head = ["request", "server", "of capacity", "requests/s", "p50 ms", "p99 ms", "p99.9 ms"]
     return [*head, "sent late p99 ms", "not OK"], rows
+
+
+def controls(report: Report) -> str:
+    """What the controls in the latency table are, in sentences; empty without any."""
+    told = "; ".join(f"{each['name']}: {each['tuning']}" for each in _controls(report))
+    if not told:
+        return ""
+    return (
+        "A control does none of the work and is asked at half of what Headrace can do: what stands "
+        f"there is the machine, the generator and the transport, no server. {told}."
+    )
 
 
 def peers_table(report: Report) -> Table:
@@ -118,18 +133,34 @@ def method(report: Report) -> str:
         f"the open-loop generator ({how['open_connections']} connections, Poisson arrivals), with "
         f"Valkey and Cassandra; all up at once. Medians of {how['rounds']} shuffled rounds of "
         f"{how['seconds']} s (fewer where the details say so), open loop of "
-        f"{how['open_rounds']} of {how['open_seconds']} s; rounds that other processes disturbed "
+        f"{how['open_rounds']} of {how['open_seconds']} s (fewer and longer where requests take "
+        f"longer); rounds that other processes disturbed "
         f"were repeated. {machine['cpu']}, Python {machine['python']} for all, commit "
         f"{report['commit']}, {report['measured_at'][:10]}.{refused(report)}"
     )
 
 
 def stalls(report: Report) -> str:
-    """What the idle machine itself did, in a sentence: no percentile here can be finer."""
-    return "Before anything was measured, with everything up and idle, " + "; ".join(
+    """What the idle machine itself did, in sentences: no percentile here can be finer.
+
+    And who ran before all else in the open loop; nobody did in results that do not tell.
+    """
+    told = "Before anything was measured, with everything up and idle, "
+    told += _of_both_cpus(report["stalls"])
+    if not all(one.get("ahead") for entry in report["open"] for one in entry["rounds"]):
+        return told
+    return (
+        f"{told} for an ordinary process. In the open loop the server that is asked, Valkey and "
+        "the generator therefore run in the real-time class, every server alike; to such a process "
+        f"{_of_both_cpus(report['stalls_ahead'])}"
+    )
+
+
+def _of_both_cpus(stalls: Sequence[dict[str, Any]]) -> str:
+    return "; ".join(
         f"the CPU of {whose} stood still for {seen['share']:.2%} of the time, at most "
         f"{seen['longest_ms']:.1f} ms at once"
-        for whose, seen in zip(("the servers", "the load"), report["stalls"], strict=True)
+        for whose, seen in zip(("the servers", "the load"), stalls, strict=True)
     )
 
 
@@ -150,12 +181,18 @@ def _in_order(report: Report) -> list[dict[str, Any]]:
 
 
 def _order(report: Report, entry: dict[str, Any]) -> tuple[str, int, int, int]:
-    """By group, absent share and keys, then by peer as the report lists them."""
+    """By group, absent share and keys, then ours, its controls, the peers as reported."""
     group, keys, *absent = entry["cell"].split(", ")
     share = int(absent[0].partition(" ")[0]) if absent else 0
     group = group.replace("record", "0")  # The 20-field cells come first.
-    names = [peer["name"] for peer in report["peers"]]
+    names = [OURS, *(each["name"] for each in (*_controls(report), *report["peers"]))]
     return group, share, int(keys.partition(" ")[0]), names.index(entry["peer"])
+
+
+def _controls(report: Report) -> list[dict[str, str]]:
+    """Results of the time before there were any have none."""
+    controls: list[dict[str, str]] = report.get("controls", [])
+    return controls
 
 
 def _median(report: Report, cell: str, peer: str, name: str) -> float | None:

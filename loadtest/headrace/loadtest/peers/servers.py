@@ -38,6 +38,8 @@ STORED_PER_CALL = 2_000
 OPENING_TRIES = 5
 PATIENT_MS = 5_000
 """A JVM that has just started may take longer than the gateway's own deadline."""
+FIRST_ASK = Ask(feature_data.OBJECT, [0], deadline_ms=PATIENT_MS)
+"""What a server answers when it is up."""
 ENDING_LIMIT_S = 15.0
 FEAST_WRITING_LIMIT_S = 300
 
@@ -52,6 +54,8 @@ class Live(NamedTuple):
     folder: Path
     valkey: Server
     online: Server
+    place: Place
+    """Where peers run, but for the port."""
     peers: dict[str, Gateway]
     truth: dict[str, dict[int, Values]]
 
@@ -86,7 +90,7 @@ def everything_up(folder: Path, peers: Sequence[Peer], size: Size) -> Generator[
         running |= {peer.name: running[peer.server] for peer in peers if peer.server is not None}
         helpers = (valkey.pid, cassandra.pid)
         live = {name: gateway._replace(helpers=helpers) for name, gateway in running.items()}
-        yield Live(folder, valkey, cassandra, live, truth)
+        yield Live(folder, valkey, cassandra, place, live, truth)
 
 
 def _stores(folder: Path, stack: contextlib.ExitStack) -> tuple[Server, Server]:
@@ -206,7 +210,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _wait_until_it_answers(
     peer: Peer, port: int, process: subprocess.Popen[bytes], log_path: Path
 ) -> None:
-    body = peer.adapter.body(Ask(feature_data.OBJECT, [0], deadline_ms=PATIENT_MS))
+    body = peer.adapter.body(FIRST_ASK)
     deadline = time.monotonic() + READY_LIMIT_S
     while True:
         try:

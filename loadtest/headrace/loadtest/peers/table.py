@@ -66,6 +66,8 @@ class Peer(NamedTuple):
     """Another form of the peer before it: measured only where that tells something."""
     slow: bool = False
     """Tens of milliseconds a request: its big cells get fewer rounds."""
+    paced_as: str | None = None
+    """Name of the peer at whose rates this one is driven, where those are not its own."""
 
 
 def _headrace(place: Place) -> list[str]:
@@ -92,6 +94,20 @@ def _feast(place: Place) -> list[str]:
         *("serve", "--port", str(place.port), "--no-access-log", "--workers", "1"),
         *("--max-requests", "0", "--registry_ttl_sec", "86400", "--keep-alive-timeout", "600"),
     ]
+
+
+def control_exchanges(place: Place) -> Path:
+    """What a control answers: requests and the answers of ours to them."""
+    return place.settings.with_name("control.exchanges")
+
+
+def _control(place: Place) -> list[str]:
+    command = [sys.executable, "-m", f"{PROGRAMS}.control", "--port", str(place.port)]
+    return [*command, "--exchanges", str(control_exchanges(place))]
+
+
+def _control_of_redis(place: Place) -> list[str]:
+    return [*_control(place), "--redis", str(place.redis_port), "--settings", str(place.settings)]
 
 
 PEERS = (
@@ -140,3 +156,22 @@ PEERS = (
         slow=True,
     ),
 )
+
+CONTROLS = (
+    Peer(
+        "control: no work",
+        _control,
+        HEADRACE_JSON,
+        "answers made before, over Headrace's transport (uvloop, one protocol a connection)",
+        paced_as=OUR_SERVER,
+    ),
+    Peer(
+        "control: one MGET",
+        _control_of_redis,
+        HEADRACE_JSON,
+        "the same once Redis has replied to an MGET made before, unread but for its length",
+        paced_as=OUR_SERVER,
+    ),
+)
+"""No peers, for they do none of the work: what the machine, the generator and the transport take at
+our rates, in the open loop only."""
