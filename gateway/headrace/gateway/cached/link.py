@@ -30,6 +30,10 @@ PAUSE_START_S = 0.05
 PAUSE_MAX_S = 1.0
 WATCH_INTERVAL_S = 0.005
 SAY_INTERVAL_S = 10.0
+CALLERS_AFTER_BYTES = 128 * 1024
+"""After so many bytes of replies at once, more of which are likely to be there, callers are heard
+before the next. Else one turn of the loop answers all that the node has said, while the node, whom
+nobody asks for anything, rests; and after it this process rests until the node has answered."""
 NOT_YET = "not connected yet"
 
 Outcome = bytes | PendingRead | list[bytes | int | str | None] | None
@@ -104,6 +108,13 @@ class CacheLink(asyncio.Protocol):
             self._deliver(caller, outcome)
         if broken is not None:
             self._leave(broken)
+        elif len(data) >= CALLERS_AFTER_BYTES and self._transport is not None:
+            self._transport.pause_reading()
+            self._loop.call_soon(self._read_on, self._transport)
+
+    def _read_on(self, transport: asyncio.Transport) -> None:
+        if transport is self._transport:  # Else the node was left meanwhile.
+            transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._transport is not None:  # Else we ended it, and said why.
