@@ -62,7 +62,7 @@ bench-peers: .venv/dev generator
 	@$(BIN)/python -m headrace.loadtest.pages
 
 ## make bench-scaling  a read by groups, rows, fields and keys; workers' balance, memory and catalog swaps
-bench-scaling: .venv/dev
+bench-scaling: .venv/dev generator
 	@$(BIN)/python -m headrace.loadtest.scaling_bench
 	@$(BIN)/python -m headrace.loadtest.workers_bench
 	@$(BIN)/python -m headrace.loadtest.pages

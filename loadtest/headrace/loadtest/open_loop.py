@@ -27,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
@@ -163,8 +163,13 @@ def generator_path() -> Path:
     return path
 
 
-def drive(load: Load, exchanges: list[Exchange], due_s: list[float]) -> Driven:
-    """Send a request at each due time, in seconds from the start, and wait for the answers."""
+def drive(
+    load: Load, exchanges: list[Exchange], due_s: list[float], *, prefix: Sequence[str] = ()
+) -> Driven:
+    """Send a request at each due time, in seconds from the start, and wait for the answers.
+
+    `prefix` goes before the generator's command, such as that which pins it to a CPU.
+    """
     choose = random.Random(3)
     numbers = [choose.randrange(len(exchanges)) for _ in due_s]
     with tempfile.TemporaryDirectory(prefix="headrace-load-") as name:
@@ -174,7 +179,8 @@ def drive(load: Load, exchanges: list[Exchange], due_s: list[float]) -> Driven:
             for column in (array("Q", [len(due_s)]), array("d", due_s), array("I", numbers)):
                 column.tofile(file)
         target = load.target
-        command = [str(generator_path()), str(target.port), target.path, target.accept]
+        command = [*prefix, str(generator_path())]
+        command += [str(target.port), target.path, target.accept]
         command += [str(load.connections), str(load.waiting_max), str(SETTLE_S)]
         command += [str(folder / each) for each in ("exchanges", "plan", "outcomes")]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as generator:

@@ -7,10 +7,13 @@ process. Curves: feature groups registered, rows stored, fields of a group at 20
 a request. Every case is prepared first; then rounds run them all in shuffled order, each until
 `ROUND_SECONDS` of its CPU time have passed. Medians of CPU time a request over the rounds are told.
 
-What more rows cost is memory, not work: 10 of 50 rows that are read again and again take a tenth
-longer among a million than among 10,000; random ones wait for about ten cache lines each.
+What more rows cost in LMDB is memory, not work: of two curves by rows, one reads 50 of them again
+and again, one 2,000 of them, each of which waits for about ten cache lines. What more fields cost
+is told apart from their bytes, which are moved and checked whatever is asked for: beside each group
+of many numbers stands one of as many bytes and 20 numbers.
 
-How the gateway process fares over Valkey as cached rows grow is measured by `cached_scaling.py`.
+How the gateway process fares over Valkey as cached rows grow is measured by `cached_scaling.py`,
+at one rate of requests for all sizes.
 """
 
 # pyarrow has no types.
@@ -27,7 +30,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
@@ -37,34 +40,31 @@ from typing import NamedTuple
 import msgspec
 import pyarrow as pa
 
-from headrace.codec import Catalog, LmdbStore, ReadEngine, encode_columns, encode_commands
+from headrace.codec import Catalog, CommandBatch, LmdbStore, ReadEngine
 from headrace.gateway.negotiation import accepted
 from headrace.gateway.stores.lmdb_reads import LmdbReads
-from headrace.loadtest import cached_scaling, feature_data
+from headrace.loadtest import cached_scaling, feature_data, open_loop, scaling_rows
 from headrace.loadtest.bench import keep
+from headrace.loadtest.scaling_rows import NOW_MS, LoadingBar, asked
 from headrace.loadtest.wrk import AVRO_TYPE, JSON_TYPE, NO_WRK, commit, machine
-from headrace.registry.catalog import (
-    CatalogDocument,
-    Group,
-    KeyField,
-    Schema,
-    ValueField,
-    encode_document,
-)
+from headrace.registry.catalog import CatalogDocument, ValueField, encode_document
 
 ROUND_SECONDS = 0.05
 BODIES = 200
-ROWS_A_CHUNK = 100_000
-NOW_MS = feature_data.EVENT_MS + 3_600_000
 GROUPS = (1, 10, 100, 1_000, 10_000)
 ROWS = (10_000, 100_000, 1_000_000, 10_000_000)
-CACHED_ROWS = (10_000, 100_000, 1_000_000)
 QUICK_ROWS_MAX = 100_000
-CACHED_ROUNDS = 7
+CACHED_ROUNDS = 9
+CACHED_SECONDS = 1
 FIELDS = (20, 50, 100, 250, 500)
 KEYS = (1, 10, 100, 1_000)
 REQUESTED = 20
-USER_KEY = (KeyField(name="user_id", type="Long"),)
+FEW_ROWS = 50
+WIDE_ROWS = 1_000
+WIDE_KEYS = 100
+LONG_MAX = 1_000_000
+LONG_BYTES = 3
+"""Of nearly all numbers below that, in a record."""
 
 
 class Case(NamedTuple):
@@ -89,6 +89,7 @@ def main() -> int:
     if shutil.which("wrk") is None:
         print(NO_WRK, file=sys.stderr)
         return 1
+    open_loop.generator_path()  # Or say now that it is missing.
     if arguments.quick:
         arguments.rounds = min(arguments.rounds, 3)
         arguments.rows_max = min(arguments.rows_max, QUICK_ROWS_MAX)
@@ -107,16 +108,21 @@ def main() -> int:
             "values": case.values,
         }
         curves.setdefault(case.curve, []).append(point)
-    sizes = [rows for rows in CACHED_ROWS if rows <= arguments.rows_max]
+    sizes = [rows for rows in ROWS if rows <= arguments.rows_max]
     cached_rounds = min(arguments.rounds, CACHED_ROUNDS)
-    cached = cached_scaling.measure(small_document(), sizes, cached_rounds, seconds=1)
+    cached = cached_scaling.measure(sizes, cached_rounds, CACHED_SECONDS)
     made: dict[str, object] = {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "machine": machine(),
-        "method": {"rounds": arguments.rounds, "seconds": ROUND_SECONDS, "bodies": BODIES},
+        "method": {
+            "rounds": arguments.rounds,
+            "seconds": ROUND_SECONDS,
+            "bodies": BODIES,
+            "wide_keys": WIDE_KEYS,
+        },
         "curves": curves,
-        "cached": {"rounds": cached_rounds, "seconds": 1, "points": cached},
+        "cached": cached,
     }
     keep(made, arguments.out)
     show(curves)
@@ -131,9 +137,11 @@ def prepare(folder: Path, rows_max: int, stores: ExitStack) -> list[Case]:
     cases = [groups_case(records, groups) for groups in GROUPS]
     cases += [keys_case(records, keys, form) for form in ("JSON", "Avro") for keys in KEYS]
     for rows in (rows for rows in ROWS if rows <= rows_max):
-        cases.append(rows_case(opened(folder / f"rows-{rows}", stores), rows))
+        cases += rows_cases(opened(folder / f"rows-{rows}", stores), rows)
     for fields in FIELDS:
-        cases.append(fields_case(opened(folder / f"fields-{fields}", stores), fields))
+        for curve, wide in (("fields", wide_numbers(fields)), ("bytes", wide_text(fields))):
+            store = opened(folder / f"{curve}-{fields}", stores)
+            cases.append(wide_case(curve, fields, store, wide))
     for case in cases:
         check(case)
     return cases
@@ -197,13 +205,12 @@ def check(case: Case) -> None:
 def groups_case(store: LmdbStore, count: int) -> Case:
     """10 keys of one group, among `count` registered ones."""
     document = feature_data.catalog_document()
+    fields = feature_data.fields(feature_data.RECORD_TYPES)
     fillers = tuple(
-        group(
-            10 + number, f"load::filler-{number}-v1", feature_data.fields(feature_data.RECORD_TYPES)
-        )
+        scaling_rows.group(10 + number, f"load::filler-{number}-v1", fields)
         for number in range(count - 1)
     )
-    bodies = bodies_of(feature_data.OBJECT, 10, feature_data.ROWS)
+    bodies = bodies_of(feature_data.OBJECT, range(feature_data.ROWS), 10)
     reads = engine_over(
         store, msgspec.structs.replace(document, groups=(*document.groups, *fillers))
     )
@@ -214,88 +221,83 @@ def keys_case(store: LmdbStore, keys: int, form: str) -> Case:
     """A request of so many keys, 20 fields each."""
     accept = JSON_TYPE if form == "JSON" else AVRO_TYPE
     reads = engine_over(store, feature_data.catalog_document())
-    bodies = bodies_of(feature_data.OBJECT, keys, feature_data.ROWS)
+    bodies = bodies_of(feature_data.OBJECT, range(feature_data.ROWS), keys)
     return Case(f"keys, {form}", keys, reads, bodies, accept.encode(), keys * 20)
 
 
-def rows_case(store: LmdbStore, rows: int) -> Case:
-    """10 keys of one group of so many rows of 4 numbers."""
-    document = small_document()
-    name, fields = document.groups[0].name, document.groups[0].schemas[0].fields
-    catalog = Catalog(encode_document(document))
-    for start in range(0, rows, ROWS_A_CHUNK):
-        chunk = pa.table(
-            {
-                "user_id": range(start, min(rows, start + ROWS_A_CHUNK)),
-                **{field.name: range(start, min(rows, start + ROWS_A_CHUNK)) for field in fields},
-            }
-        )
-        load(
-            store,
-            catalog,
-            encode_columns(
-                catalog, name, stream(chunk), method="UPDATE", event_time_ms=feature_data.EVENT_MS
-            ),
-        )
-        print(f"\rloading {start + chunk.num_rows:,} of {rows:,} rows", end="", file=sys.stderr)
-    print(file=sys.stderr)
-    bodies = bodies_of(name, 10, rows)
-    return Case("rows", rows, engine_over(store, document), bodies, JSON_TYPE.encode(), 10 * 4)
+def rows_cases(store: LmdbStore, rows: int) -> list[Case]:
+    """10 keys of one group of so many rows of 4 numbers: of all rows, and of the same few."""
+    document = scaling_rows.document()
+    only, catalog = document.groups[0], Catalog(encode_document(document))
+    ids = scaling_rows.users(rows)
+    bar = LoadingBar("LMDB", rows)
+    for chunk in scaling_rows.chunks(ids):
+        store.apply(scaling_rows.encoded(catalog, only, chunk), catalog, now_ms=NOW_MS)
+        bar.show(chunk.stop - ids.start)
+    reads = engine_over(store, document)
+    few = random.Random(rows).sample(ids, FEW_ROWS)
+    return [
+        Case(curve, rows, reads, bodies_of(only.name, among, 10), JSON_TYPE.encode(), 10 * 4)
+        for curve, among in ((f"rows, {FEW_ROWS} of them", few), ("rows, any", ids))
+    ]
 
 
-def small_document() -> CatalogDocument:
-    """One group of 4 numbers."""
-    fields = tuple(
-        ValueField(id=number, name=f"f{number}", type="Long", default=0) for number in range(1, 5)
+class Wide(NamedTuple):
+    """A group of many fields, and the 20 that are asked for."""
+
+    fields: tuple[ValueField, ...]
+    columns: Mapping[str, Sequence[int] | Sequence[str]]
+    wanted: Sequence[str]
+
+
+def wide_numbers(count: int) -> Wide:
+    """So many Longs; those that are asked for are evenly spread, the last one among them."""
+    fields = _longs(count)
+    places = [(number + 1) * count // REQUESTED - 1 for number in range(REQUESTED)]
+    return Wide(fields, _numbers(fields), [fields[place].name for place in places])
+
+
+def wide_text(count: int) -> Wide:
+    """20 Longs, all asked for, around a Text as long as the others are together: what is left when
+    nothing but one field is skipped.
+    """
+    longs = _longs(REQUESTED)
+    padding = ValueField(id=REQUESTED + 1, name="padding", type="Text", default="")
+    middle = REQUESTED // 2
+    return Wide(
+        (*longs[:middle], padding, *longs[middle:]),
+        _numbers(longs) | {"padding": ["x" * (LONG_BYTES * (count - REQUESTED))] * WIDE_ROWS},
+        [field.name for field in longs],
     )
-    return one_group(group(1, "load::small-v1", fields))
 
 
-def fields_case(store: LmdbStore, count: int) -> Case:
-    """100 keys, 20 evenly spread fields of a group of so many Longs."""
-    name, rows = "load::wide-v1", 1_000
-    fields = tuple(
+def _longs(count: int) -> tuple[ValueField, ...]:
+    return tuple(
         ValueField(id=number, name=f"f{number}", type="Long", default=0)
         for number in range(1, count + 1)
     )
-    document = one_group(group(1, name, fields))
-    catalog = Catalog(encode_document(document))
+
+
+def _numbers(fields: Sequence[ValueField]) -> dict[str, Sequence[int] | Sequence[str]]:
     source = random.Random(9)
-    table = pa.table(
-        {
-            "user_id": range(rows),
-            **{field.name: [source.randrange(1_000_000) for _ in range(rows)] for field in fields},
-        }
-    )
-    load(
-        store,
-        catalog,
-        encode_columns(
-            catalog, name, stream(table), method="UPDATE", event_time_ms=feature_data.EVENT_MS
-        ),
-    )
-    step = count // REQUESTED
-    wanted = [fields[position * step].name for position in range(REQUESTED)]
-    bodies = bodies_of(name, 100, rows, wanted)
+    return {field.name: [source.randrange(LONG_MAX) for _ in range(WIDE_ROWS)] for field in fields}
+
+
+def wide_batch(wide: Wide) -> tuple[CatalogDocument, Catalog, CommandBatch]:
+    """The catalog of such a group alone, and all its rows."""
+    document = scaling_rows.one_group(scaling_rows.group(1, "load::wide-v1", wide.fields))
+    catalog = Catalog(encode_document(document))
+    table = pa.table({"user_id": range(WIDE_ROWS), **wide.columns})
+    return document, catalog, scaling_rows.encoded_table(catalog, "load::wide-v1", table)
+
+
+def wide_case(curve: str, count: int, store: LmdbStore, wide: Wide) -> Case:
+    """100 keys, 20 fields of such a group."""
+    document, catalog, batch = wide_batch(wide)
+    store.apply(batch, catalog, now_ms=NOW_MS)
+    bodies = bodies_of(document.groups[0].name, range(WIDE_ROWS), WIDE_KEYS, wide.wanted)
     reads = engine_over(store, document)
-    return Case("fields", count, reads, bodies, JSON_TYPE.encode(), 100 * REQUESTED)
-
-
-def group(group_id: int, name: str, fields: tuple[ValueField, ...]) -> Group:
-    return Group(
-        id=group_id,
-        name=name,
-        feature_type="Object",
-        owner="load",
-        keys=USER_KEY,
-        schemas=(Schema(ordinal=1, fields=fields),),
-    )
-
-
-def one_group(only: Group) -> CatalogDocument:
-    return CatalogDocument(
-        generation=1, published_at_ms=feature_data.EVENT_MS, groups=(only,), next_group_id=2
-    )
+    return Case(curve, count, reads, bodies, JSON_TYPE.encode(), WIDE_KEYS * REQUESTED)
 
 
 def engine_over(store: LmdbStore, document: CatalogDocument) -> LmdbReads:
@@ -305,44 +307,11 @@ def engine_over(store: LmdbStore, document: CatalogDocument) -> LmdbReads:
     return reads
 
 
-def load(store: LmdbStore, catalog: Catalog, commands: Sequence[tuple[bytes, bytes]]) -> None:
-    """Apply bulk commands in batches."""
-    for batch in batches([command for _, command in commands]):
-        encoded = encode_commands(catalog, batch, now_ms=NOW_MS)
-        if encoded.rejections:
-            raise SystemExit(f"scaling_bench: refused: {encoded.rejections[0].message}")
-        store.apply(encoded, catalog, now_ms=NOW_MS)
-
-
-def batches(commands: Sequence[bytes], size: int = 50_000) -> Iterator[Sequence[bytes]]:
-    for start in range(0, len(commands), size):
-        yield commands[start : start + size]
-
-
-def stream(table: pa.Table) -> bytes:
-    """As an Arrow IPC stream."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return bytes(sink.getvalue())
-
-
-def bodies_of(name: str, keys: int, rows: int, fields: Sequence[str] | None = None) -> list[bytes]:
+def bodies_of(
+    name: str, ids: Sequence[int], keys: int, fields: Sequence[str] | None = None
+) -> list[bytes]:
     """Requests for random rows."""
-    source = random.Random(f"{name}-{keys}-{rows}")
-    read: dict[str, object] = {"feature_group": name}
-    if fields is not None:
-        read["fields"] = fields
-    return [
-        msgspec.json.encode(
-            {
-                "reads": [
-                    {**read, "keys": {"user_id": [source.randrange(rows) for _ in range(keys)]}}
-                ]
-            }
-        )
-        for _ in range(BODIES)
-    ]
+    return [scaling_rows.body(name, each, fields) for each in asked(ids, BODIES, keys)]
 
 
 def show(curves: dict[str, list[dict[str, float]]]) -> None:
@@ -350,7 +319,7 @@ def show(curves: dict[str, list[dict[str, float]]]) -> None:
         first = points[0]
         for point in points:
             print(
-                f"{curve:<12}{point['size']:>12,.0f}{point['cpu_us']:>10.2f} µs"
+                f"{curve:<18}{point['size']:>12,.0f}{point['cpu_us']:>10.2f} µs"
                 f"{point['cpu_us'] / first['cpu_us']:>8.2f} x"
                 f"{point['cpu_us'] * 1_000 / point['values']:>9.1f} ns a value"
             )
