@@ -34,6 +34,7 @@ static: .venv/dev
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 	@$(BIN)/codespell
 	@$(BIN)/python -m headrace.loadtest.instructions
+	@$(BIN)/python -m headrace.loadtest.process_instructions
 
 ## make stress    the same promises at big sizes: a million rows, long runs
 stress: .venv/dev

@@ -21,20 +21,15 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
+
+from headrace.loadtest.baseline import changes, newest, renew
+from headrace.loadtest.valgrind import ENVIRONMENT, Refused, calls_in, find_valgrind
 
 ROOT = Path(__file__).resolve().parents[3]
 BASELINE = ROOT / "loadtest" / "results" / "instructions.json"
 BINARY = "headrace-codec-instructions"
-CHANGE_MAX = 0.03
-RENEWALS_MAX = 20
 RENEW = "`python -m headrace.loadtest.instructions --renew 'why'`"
-# A copy by one repeated instruction counts as one; where it begins hangs on the processor's caches.
-ENVIRONMENT = {"GLIBC_TUNABLES": "glibc.cpu.x86_rep_movsb_threshold=1048576"}
-
-
-class Refused(Exception):
-    """Why the counts cannot be taken or compared, for a user."""
 
 
 def rustc_version(toolchain: str | None = None) -> str:
@@ -70,24 +65,6 @@ def build(toolchain: str | None) -> Path:
     return target / "counted" / BINARY
 
 
-def find_valgrind(folder: Path) -> tuple[str, dict[str, str]]:
-    """Valgrind and its environment: the system's, or its package unpacked into a folder."""
-    found = shutil.which("valgrind")
-    if found:
-        return found, {}
-    if not shutil.which("apt-get"):
-        raise Refused("valgrind is not installed; install it by the system's package manager")
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "usr/bin/valgrind").exists():
-        got = subprocess.run(["apt-get", "download", "valgrind"], cwd=folder, check=False)
-        packages = list(folder.glob("valgrind_*.deb"))
-        if got.returncode != 0 or not packages:
-            raise Refused("valgrind is not installed; install it by `apt-get install valgrind`")
-        subprocess.run(["dpkg", "-x", str(packages[0]), str(folder)], check=True)
-    library = next(iter(folder.glob("usr/lib*/valgrind")))
-    return str(folder / "usr/bin/valgrind"), {"VALGRIND_LIB": str(library)}
-
-
 def count(program: Path) -> dict[str, int]:
     """Instructions of each case per record, event, command or request."""
     valgrind, variables = find_valgrind(program.parent / "valgrind")
@@ -110,48 +87,17 @@ def count(program: Path) -> dict[str, int]:
 def per_unit(profile: Iterable[str], units: Mapping[str, int]) -> dict[str, int]:
     """Reads the inclusive cost of the second call of each case out of a callgrind profile.
 
-    Format: valgrind manual, "Callgrind Format Specification". A case is called twice, first to warm
-    up; callgrind adds both up per place of the call, and the two places are two lines.
+    A case is called twice, first to warm up; the two places of the call are two.
     """
-    names: dict[str, str] = {}
     costs: dict[str, list[int]] = {}
-    called = ""
-    after_call = False
-    for line in profile:
-        if match := re.match(r"cfn=\((\d+)\)(?: (.*))?$", line):
-            called = names.setdefault(match[1], match[2] or "").rsplit("::", 1)[-1]
-        elif match := re.match(r"fn=\((\d+)\)(?: (.*))?$", line):
-            names.setdefault(match[1], match[2] or "")
-        elif line.startswith("calls="):
-            after_call = True
-        elif after_call:
-            after_call = False
-            if called and called in units:
-                costs.setdefault(called, []).append(int(line.split()[1]))
+    for calls in calls_in(profile):
+        case = calls.called.rsplit("::", 1)[-1]
+        if case and case in units:
+            costs.setdefault(case, []).append(calls.instructions)
     lost = [case for case in units if case and len(costs.get(case, [])) != 2]
     if lost:
         raise Refused(f"callgrind has no two calls of {', '.join(lost)}; was it merged or inlined?")
     return {case: costs[case][-1] // units[case] for case in units if case}
-
-
-def changes(before: Mapping[str, int], now: Mapping[str, int]) -> list[str]:
-    """One sentence for each case that changed by more than the limit, came or went."""
-    told = [f"`{case}` is new: {now[case]:,}" for case in now if case not in before]
-    for case, old in before.items():
-        if case not in now:
-            told.append(f"`{case}` is gone; it took {old:,}")
-        elif abs(now[case] - old) > old * CHANGE_MAX:
-            change = (now[case] - old) / old
-            told.append(
-                f"`{case}` took {old:,} instructions and takes {now[case]:,} ({change:+.1%})"
-            )
-    return told
-
-
-def newest(path: Path) -> dict[str, Any]:
-    """The renewal in force: its reason, its compiler and the counts."""
-    baseline: dict[str, list[dict[str, Any]]] = json.loads(path.read_text())
-    return baseline["renewals"][0]
 
 
 def check(path: Path) -> list[str]:
@@ -161,13 +107,10 @@ def check(path: Path) -> list[str]:
     return changes(cast("dict[str, int]", baseline["instructions"]), count(program))
 
 
-def renew(path: Path, why: str) -> dict[str, int]:
+def count_anew(path: Path, why: str) -> dict[str, int]:
     """Counts with the compiler at hand and puts that before the older renewals."""
     counted = count(build(None))
-    before = json.loads(path.read_text())["renewals"] if path.exists() else []
-    renewal = {"why": why, "rustc": rustc_version(), "instructions": counted}
-    baseline = {"renewals": [renewal, *before][:RENEWALS_MAX]}
-    path.write_text(json.dumps(baseline, indent=1, ensure_ascii=False) + "\n")
+    renew(path, {"why": why, "rustc": rustc_version(), "instructions": counted})
     return counted
 
 
@@ -178,7 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.renew:
-            for case, instructions in renew(BASELINE, options.renew).items():
+            for case, instructions in count_anew(BASELINE, options.renew).items():
                 print(f"{instructions:12,}  {case}")
             return 0
         told = check(BASELINE)

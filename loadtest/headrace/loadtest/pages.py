@@ -429,12 +429,36 @@ def instructions_table() -> str:
     return _table(["what changed", *cases.values()], rows)
 
 
+def process_instructions_table() -> str:
+    """Instructions of the gateway process a request at each renewal, oldest first."""
+    cases = {
+        "1_key_alone": "1 key, one caller",
+        "1_key": "1 key",
+        "10_keys": "10 keys",
+        "100_keys": "100 keys",
+        "100_keys_as_avro": "100 keys, Avro",
+    }
+    renewals: list[dict[str, Any]] = _load("process_instructions")["renewals"]
+    rows = [
+        [renewal["why"], *(f"{renewal['instructions'][case]:,}" for case in cases)]
+        for renewal in reversed(renewals)
+    ]
+    last = renewals[0]
+    spread = ", ".join(f"{last['spread'][case]:.1%}" for case in cases)
+    return (
+        f"{_table(['what changed', *cases.values()], rows)}\n\nMedians; the middle half of the "
+        f"last one's rounds lies within {spread}. CPython {last['python']}, uvloop "
+        f"{last['uvloop']}, codec by rustc {last['rustc']}."
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "gateway": gateway_table,
     "real": real_table,
     "codec": codec_table,
     "writer": writer_table,
     "instructions": instructions_table,
+    "process_instructions": process_instructions_table,
     "faults": faults_table,
     "overload": overload_table,
     "client": client_table,

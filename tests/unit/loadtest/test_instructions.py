@@ -6,14 +6,9 @@ import json
 
 import pytest
 
-from headrace.loadtest.instructions import (
-    BASELINE,
-    Refused,
-    changes,
-    choose_toolchain,
-    newest,
-    per_unit,
-)
+from headrace.loadtest.baseline import changes, newest
+from headrace.loadtest.instructions import BASELINE, choose_toolchain, per_unit
+from headrace.loadtest.valgrind import Refused
 
 PROFILE = """\
 version: 1
