@@ -132,11 +132,10 @@ def method(report: Report) -> str:
         f"Each server on one core; on another wrk ({how['connections']} connections, saturated) or "
         f"the open-loop generator ({how['open_connections']} connections, Poisson arrivals), with "
         f"Valkey and Cassandra; all up at once. Medians of {how['rounds']} shuffled rounds of "
-        f"{how['seconds']} s (fewer where the details say so), open loop of "
-        f"{how['open_rounds']} of {how['open_seconds']} s (fewer and longer where requests take "
-        f"longer); rounds that other processes disturbed "
-        f"were repeated. {machine['cpu']}, Python {machine['python']} for all, commit "
-        f"{report['commit']}, {report['measured_at'][:10]}.{refused(report)}"
+        f"{how['seconds']} s (fewer where the details say so), those that other processes "
+        f"disturbed repeated; open loop of {how['open_rounds']} of {how['open_seconds']} s (fewer "
+        f"and longer where requests take longer). {machine['cpu']}, Python {machine['python']} for "
+        f"all, commit {report['commit']}, {report['measured_at'][:10]}.{refused(report)}"
     )
 
 
