@@ -379,10 +379,10 @@ def cached_rows_table() -> str:
     return (
         f"{_table([*head, 'Valkey CPU µs'], rows)}\n\nA `headrace serve` process alone on a CPU, "
         "random keys over all rows x 4 numbers, JSON, requests of equal length at one rate for all "
-        "sizes (open loop, every answer compared). LMDB's curve above grows by the memory latency "
-        "of its B-tree, which lies inside the process; over Valkey the gateway's own cost is at "
-        f"most {worst:.2f} times that of the fewest rows. Medians of {cached['rounds']} shuffled "
-        f"rounds of {cached['seconds']} s; "
+        "sizes (open loop, every answer compared). LMDB's curve above grows by the steps of its "
+        "B-tree and how far its memory is, which lies inside the process; over Valkey the "
+        f"gateway's own cost is at most {worst:.2f} times that of the fewest rows. Medians of "
+        f"{cached['rounds']} shuffled rounds of {cached['seconds']} s; "
         f"{report['machine']['cpu']}, commit {report['commit']}, {report['measured_at'][:10]}."
     )
 
