@@ -11,6 +11,7 @@ use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, MdbError, RoTxn, WithoutTls};
 
 use crate::error::{Error, Result};
+use crate::order::KeyOrder;
 
 /// A table of byte keys and byte values.
 pub(crate) type Table = Database<'static, Bytes, Bytes>;
@@ -211,7 +212,9 @@ fn open_tables(path: &Path, map_size_bytes: Option<usize>, read_only: bool) -> R
 fn existing_tables(env: &Env<WithoutTls>) -> Result<Option<[Table; 3]>> {
     let opened = env.open_databases_and_commit(env.read_txn()?, |opener, transaction| {
         let open = |name| opener.open_database::<Bytes, Bytes>(transaction, Some(name));
-        Ok::<_, Error>(match (open("rows")?, open("names")?, open("meta")?) {
+        let rows = open("rows")?;
+        opener.database_options().key_comparator::<KeyOrder>().name("rows").open(transaction)?;
+        Ok::<_, Error>(match (rows, open("names")?, open("meta")?) {
             (Some(rows), Some(names), Some(meta)) => CommitOrAbort::Commit([rows, names, meta]),
             _ => CommitOrAbort::Abort(()),
         })
@@ -223,6 +226,7 @@ fn created_tables(env: &Env<WithoutTls>) -> Result<Option<[Table; 3]>> {
     let opened = env.create_databases_and_commit(env.write_txn()?, |opener, transaction| {
         let mut create = |name| opener.create_database::<Bytes, Bytes>(transaction, Some(name));
         let tables = [create("rows")?, create("names")?, create("meta")?];
+        opener.database_options().key_comparator::<KeyOrder>().name("rows").open(transaction)?;
         let [_, _, meta] = &tables;
         if meta.get(transaction, LAYOUT_NAME)?.is_none() {
             meta.put(transaction, LAYOUT_NAME, LAYOUT)?;

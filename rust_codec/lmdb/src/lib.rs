@@ -8,7 +8,7 @@
 //! An LMDB environment does not survive `fork`: open the store in the process that uses it.
 //!
 //! Read in this order: [`layout`] (every byte), [`Store`], `apply` with `object`, `history` and `rules`,
-//! `environment`.
+//! `environment` with `order`.
 
 #![deny(unsafe_code)] // One exception, in `environment`: heed's open call (semantics 29).
 
@@ -19,6 +19,7 @@ mod error;
 mod history;
 pub mod layout;
 mod object;
+mod order;
 mod read;
 mod rows;
 mod rules;
