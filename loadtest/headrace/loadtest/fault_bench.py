@@ -121,7 +121,7 @@ def main() -> int:
 
 
 async def _measure(only: str | None) -> dict[str, object]:
-    progress = Progress(1 + len(CASES) + 1 + len(OVERLOADS) * (1 + len(MULTIPLES)))
+    progress = Progress(1 + len(CASES) + 1 + len(OVERLOADS) * (2 + len(MULTIPLES)))
     progress.begin("starting the servers and writing rows")
     made: dict[str, object] = {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -14,10 +14,14 @@ from headrace.loadtest.open_loop import Fate, Outcomes
 WARM_UP_S = 0.5
 """The start of a run that is not counted."""
 CLOSES_WITHIN_S = 5.0
+UNCOUNTED_SHARE = 0.25
 BUCKET_S = 0.25
 CALM_FACTOR = 2.0
 CALM_SPARE_S = 0.005
 """A bucket is calm again when its p99 is within so many times the one before, and a little."""
+CALM_FAILED_SHARE = 0.01
+"""And when no more than so much more of it failed than before: random arrivals now and then find
+more before them than may wait, at any load."""
 
 
 class Requests(NamedTuple):
@@ -103,14 +107,30 @@ class Steps(NamedTuple):
     after_s: float
 
 
-def overload_report(outcomes: Outcomes, steps: Steps, peak_per_s: float) -> dict[str, object]:
-    """Goodput as a share of the peak, how fast refusals are, and when all is as before."""
+def goodput_rounds(outcomes: Outcomes, step_s: float, steps: int) -> list[list[float]]:
+    """Requests a second that were answered in full, of each step of each whole round.
+
+    The start of a step is not counted: what the one before has left is still under way then.
+    """
+    counted_s = step_s * (1 - UNCOUNTED_SHARE)
+    found: dict[int, int] = {}
+    for due_s, fate in zip(outcomes.due_s, outcomes.fates, strict=True):
+        number = int(due_s / step_s)
+        good = fate == Fate.OK and due_s - number * step_s >= step_s - counted_s
+        found[number] = found.get(number, 0) + good
+    rounds = range((max(found, default=-1) + 1) // steps)
+    return [
+        [found.get(number * steps + place, 0) / counted_s for place in range(steps)]
+        for number in rounds
+    ]
+
+
+def overload_report(outcomes: Outcomes, steps: Steps) -> dict[str, object]:
+    """What became of the requests, how fast refusals are, and when all is as before."""
     overload_end_s = steps.before_s + steps.overload_s
     before = between(outcomes, WARM_UP_S, steps.before_s)
     during = between(outcomes, steps.before_s, overload_end_s)
-    good = len(during.by_fate[Fate.OK])
     return {
-        "goodput_share": good / steps.overload_s / peak_per_s,
         "offered": during.total,
         "by_fate": {fate.name.lower(): len(found) for fate, found in during.by_fate.items()},
         "refused_p50_ms": during.quantile_ms(Fate.REFUSED, 0.5),
@@ -131,11 +151,12 @@ def _calm_after_s(
     """Seconds until the last bucket that is not yet like those before the overload."""
     usual_ms = before.quantile_ms(Fate.OK, 0.99) or 0.0
     limit_ms = usual_ms * CALM_FACTOR + CALM_SPARE_S * 1_000
+    failed_share = before.failed / max(1, before.total) + CALM_FAILED_SHARE
     calm_s = 0.0
     for start_s in _buckets(after_s):
         bucket = between(outcomes, overload_end_s + start_s, overload_end_s + start_s + BUCKET_S)
         late = (bucket.quantile_ms(Fate.OK, 0.99) or 0.0) > limit_ms
-        if late or bucket.failed:
+        if late or bucket.failed > failed_share * bucket.total:
             calm_s = start_s + BUCKET_S
     return calm_s
 

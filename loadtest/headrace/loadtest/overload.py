@@ -1,19 +1,23 @@
 """Too much is asked of a gateway: what is answered all the same, and what the others are told.
 
-2 and 5 times the peak, between spells at half of it; callers do not heed Retry-After. CPU is told
-of each process, because the generator shares a core with the cache: only where the gateway is what
-is busy does the goodput say what the gateway's own refusals cost.
+First the peak: the most that is answered at any of several rates around what a few callers get that
+never rest. Then 2 and 5 times the peak, each between spells at half of it; callers do not heed
+Retry-After. Goodput is compared in rounds of their own that alternate the best rate with 2 and 5
+times the peak, second by second: a shared machine is not as fast now as it was a minute ago. CPU is
+told of each process, because the generator shares a core with the cache: only where the gateway is
+what is busy does the goodput say what the gateway's own refusals cost.
 """
 
 from __future__ import annotations
 
 import asyncio
+import statistics
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 from headrace.loadtest import feature_data
-from headrace.loadtest.fault_phases import Steps, overload_report
+from headrace.loadtest.fault_phases import Steps, goodput_rounds, overload_report
 from headrace.loadtest.fault_scene import (
     Body,
     Progress,
@@ -29,6 +33,10 @@ from headrace.loadtest.wrk import Gateway, cpu_seconds
 
 STEPS = Steps(before_s=3.0, overload_s=5.0, after_s=5.0)
 MULTIPLES = (2, 5)
+LEVELS = (1.0, 1.5, 2.0, 3.0)
+"""Rates at which the peak is looked for, in what the callers get that never rest."""
+LEVEL_ROUNDS, GOODPUT_ROUNDS = 3, 7
+STEP_S = 1.0
 LOOK_INTERVAL_S = 0.1
 
 
@@ -38,29 +46,16 @@ class Overload(NamedTuple):
     name: str
     keys: int
     body: Body
-    cached: bool
-    peak_connections: int
-    """Those that keep the gateway busy and do not overload it."""
+    callers: int
+    """Those that never rest: enough to keep the gateway busy, too few to overload it."""
+    cached: bool = True
 
 
 OVERLOADS = (
-    Overload(
-        "100 keys x 250 fields, cached",
-        100,
-        feature_data.wide_body,
-        cached=True,
-        peak_connections=8,
-    ),
-    Overload(
-        "500 keys x 20 fields, cached", 500, feature_data.read_body, cached=True, peak_connections=8
-    ),
-    Overload(
-        "100 keys x 20 fields, missed",
-        100,
-        feature_data.read_body,
-        cached=False,
-        peak_connections=3,
-    ),
+    Overload("100 keys x 250 fields, cached", 100, feature_data.wide_body, callers=16),
+    Overload("500 keys x 250 fields, cached", 500, feature_data.wide_body, callers=4),
+    Overload("500 keys x 20 fields, cached", 500, feature_data.read_body, callers=16),
+    Overload("100 keys x 20 fields, missed", 100, feature_data.read_body, callers=3, cached=False),
 )
 
 
@@ -83,15 +78,60 @@ async def measure_overloads(scene: Scene, progress: Progress) -> dict[str, objec
             if kind.cached:
                 await asyncio.to_thread(warm, live, wide_rows=feature_data.WIDE_ROWS)
             await prepare(live, kind.keys, bodies, kind.body)
-            peak_per_s = await peak(live, bodies, kind.peak_connections)
+            found = await _find_peak(live, bodies, kind.callers)
+            progress.begin(f"goodput of {kind.name}")
+            goodputs = await _goodputs(live, bodies, found)
             multiples: dict[str, object] = {}
             for multiple in MULTIPLES:
                 progress.begin(f"{multiple} times as many")
-                multiples[str(multiple)] = await _overload(
-                    scene, live, bodies, peak_per_s, multiple
-                )
-        kinds[kind.name] = {"peak_per_s": peak_per_s, "multiples": multiples}
+                measured = await _overload(scene, live, bodies, found.peak_per_s, multiple)
+                multiples[str(multiple)] = goodputs[multiple] | measured
+        kinds[kind.name] = found._asdict() | {"multiples": multiples}
     return kinds
+
+
+class Peak(NamedTuple):
+    """Where the most is answered."""
+
+    peak_per_s: float
+    """Requests answered in full."""
+    offered_per_s: float
+    """Requests that were sent then."""
+    restless_per_s: float
+    """What the callers got that never rest."""
+
+
+async def _find_peak(live: Gateway, bodies: Path, callers: int) -> Peak:
+    restless_per_s = await peak(live, bodies, callers)
+    rates = [restless_per_s * level for level in LEVELS]
+    rounds = await _alternated(live, bodies, rates, LEVEL_ROUNDS)
+    medians = [statistics.median(of_rate) for of_rate in zip(*rounds, strict=True)]
+    best = max(range(len(rates)), key=lambda number: medians[number])
+    return Peak(medians[best], rates[best], restless_per_s)
+
+
+async def _goodputs(live: Gateway, bodies: Path, found: Peak) -> dict[int, dict[str, object]]:
+    rates = [found.offered_per_s, *(found.peak_per_s * multiple for multiple in MULTIPLES)]
+    rounds = await _alternated(live, bodies, rates, GOODPUT_ROUNDS)
+    goodputs: dict[int, dict[str, object]] = {}
+    for place, multiple in enumerate(MULTIPLES, 1):
+        shares = [each[place] / each[0] for each in rounds]
+        goodputs[multiple] = {
+            "goodput_share": statistics.median(shares),
+            "goodput_shares": shares,
+            "goodput_per_s": [each[place] for each in rounds],
+            "goodput_at_peak_per_s": [each[0] for each in rounds],
+        }
+    return goodputs
+
+
+async def _alternated(
+    live: Gateway, bodies: Path, rates: list[float], rounds: int
+) -> list[list[float]]:
+    """Requests a second answered in full at each rate, round by round."""
+    run = await generate(live, bodies, [(rate, STEP_S) for _ in range(rounds) for rate in rates])
+    outcomes, _ = await run.finished()
+    return goodput_rounds(outcomes, STEP_S, len(rates))
 
 
 async def _overload(
@@ -109,7 +149,7 @@ async def _overload(
         looks.append(_look(scene, live, run))
         await asyncio.sleep(LOOK_INTERVAL_S)
     outcomes, started_s = waiting.result()
-    return overload_report(outcomes, STEPS, peak_per_s) | _usage(looks, started_s)
+    return overload_report(outcomes, STEPS) | _usage(looks, started_s)
 
 
 def _look(scene: Scene, live: Gateway, run: Run) -> Usage:

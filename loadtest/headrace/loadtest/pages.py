@@ -217,9 +217,11 @@ def overload_table() -> str:
     head += ["RSS growth", "calm after s", "wrong"]
     return (
         f"{_table(head, rows)}\n\nOpen loop over {report['method']['connections']} connections, "
-        "whose callers do not heed Retry-After. The generator shares a core with the cache: where "
-        "the two fill it, it is not the gateway that is asked for more than it can. Refusals are "
-        "timed from when they were sent to when they were heard, the rest from when it was due; "
+        "whose callers do not heed Retry-After. Goodput: medians of rounds that alternate the rate "
+        "of the peak with 2 and 5 times the peak, second by second. The generator shares a core "
+        "with the cache: where the two fill it, it is not the gateway that is asked for more than "
+        "it can. Refusals are timed from when they were sent to when they were heard, the rest "
+        "from when it was due; "
         f"the machine stands still now and then (`stalls.py`), and all with it. {_setting(report)}"
     )
 

@@ -226,6 +226,7 @@ class CachedReads:
         missed: Callable[[LaneTurn, PendingRead], object],
         refusal: tuple[bytes, bytes],
         least: int,
+        least_reads: int,
         unknown: int,
         wait_ms: int,
     ) -> None:
@@ -233,8 +234,9 @@ class CachedReads:
 
         `flush_soon` when they have queued something, once until the next `take`; `missed` with each
         that no cache node can say anything about. What would wait longer than `wait_ms` for the
-        nodes is refused, by a `Pace` of that `least` and `unknown` work; `refusal` is that response
-        up to the request's id, and from behind the generation's head field on.
+        nodes is refused, by a `Pace` of that `least` and `unknown` work, unless fewer than
+        `least_reads` requests wait; `refusal` is that response up to the request's id, and from
+        behind the generation's head field on.
         """
     @property
     def work_under_way(self) -> int:

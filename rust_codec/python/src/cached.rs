@@ -82,19 +82,22 @@ impl CachedReads {
     }
 
     /// What the requests of a lane call in Python, and how many may wait: as in `Pace`, those that
-    /// would wait longer than that are refused with `refusal`, a response in two parts.
-    #[pyo3(signature = (*, flush_soon, missed, refusal, least, unknown, wait_ms))]
+    /// would wait longer than that are refused with `refusal`, a response in two parts; but
+    /// `least_reads` of them never are.
+    #[pyo3(signature = (*, flush_soon, missed, refusal, least, least_reads, unknown, wait_ms))]
+    #[expect(clippy::too_many_arguments, reason = "called once, keyword-only in Python")]
     fn listen(
         &self,
         flush_soon: Py<PyAny>,
         missed: Py<PyAny>,
         refusal: Refusal,
         least: u64,
+        least_reads: u64,
         unknown: u64,
         wait_ms: u64,
     ) {
         let pace = CorePace::new(least, unknown);
-        *lock(&self.gate) = Gate::new(pace, wait_ms, refusal);
+        *lock(&self.gate) = Gate::new(pace, least_reads, wait_ms, refusal);
         let calls = Some(Calls { flush_soon, missed });
         *lock(&self.listener) = Listener { calls, told: false };
     }

@@ -71,6 +71,9 @@ fn whole_ns(duration: Duration) -> u64 {
 /// less time there is for it.
 pub(crate) struct Gate {
     pace: CorePace,
+    /// Requests that wait for nodes; so many are never refused, however large.
+    reads: u64,
+    least_reads: u64,
     since: Instant,
     wait_ns: u64,
     refusal: Refusal,
@@ -84,14 +87,14 @@ pub(crate) struct Refusal(Vec<u8>, Vec<u8>);
 impl Default for Gate {
     /// Lets all in.
     fn default() -> Self {
-        Self::new(CorePace::new(u64::MAX, u64::MAX), 0, Refusal(Vec::new(), Vec::new()))
+        Self::new(CorePace::new(u64::MAX, u64::MAX), 0, 0, Refusal(Vec::new(), Vec::new()))
     }
 }
 
 impl Gate {
-    pub(crate) fn new(pace: CorePace, wait_ms: u64, refusal: Refusal) -> Self {
-        let wait = Duration::from_millis(wait_ms);
-        Self { pace, since: Instant::now(), wait_ns: whole_ns(wait), refusal, refused: 0 }
+    pub(crate) fn new(pace: CorePace, least_reads: u64, wait_ms: u64, refusal: Refusal) -> Self {
+        let wait_ns = whole_ns(Duration::from_millis(wait_ms));
+        Self { pace, reads: 0, least_reads, since: Instant::now(), wait_ns, refusal, refused: 0 }
     }
 
     /// Work of the requests that wait for nodes.
@@ -105,15 +108,18 @@ impl Gate {
     }
 
     pub(crate) const fn begin(&mut self, work: u64) {
+        self.reads = self.reads.saturating_add(1);
         self.pace.begin(work);
     }
 
     pub(crate) fn end(&mut self, work: u64, started: Instant) {
+        self.reads = self.reads.saturating_sub(1);
         self.pace.end(work, elapsed_ns(started), true);
     }
 
     /// What was begun needs no node after all.
     pub(crate) const fn leave(&mut self, work: u64) {
+        self.reads = self.reads.saturating_sub(1);
         self.pace.end(work, 0, false);
     }
 
@@ -126,7 +132,7 @@ impl Gate {
         keep_alive: bool,
     ) -> Option<Bound<'py, PyBytes>> {
         let since = self.since;
-        if self.pace.admits(|| elapsed_ns(since), self.wait_ns) {
+        if self.reads < self.least_reads || self.pace.admits(|| elapsed_ns(since), self.wait_ns) {
             return None;
         }
         self.refused = self.refused.saturating_add(1);

@@ -530,3 +530,26 @@ def test_a_group_without_a_local_ttl_is_never_kept_in_the_process() -> None:
     reads.feed(mget(block_of(1)))
     assert reads.submit(ask(1)) is None
     assert reads.cached.counters()["local_bytes"] == 0
+
+
+def _refuses(reads: Reads) -> bool:
+    return reads.cached.refuse(b"id", keep_alive=True) is not None
+
+
+def test_a_few_reads_are_let_in_however_much_they_ask_for() -> None:
+    reads = Reads()
+    reads.cached.listen(
+        flush_soon=lambda: None,
+        missed=lambda _turn, _pending: None,
+        refusal=(b"before", b"after"),
+        least=0,
+        least_reads=2,
+        unknown=0,
+        wait_ms=5,
+    )
+    reads.submit(ask(1, 2, 3))
+    assert not _refuses(reads)
+    reads.submit(ask(4), token=2)
+    assert _refuses(reads)
+    reads.cached.drop_node(0)
+    assert not _refuses(reads)

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 import pytest
 
 from headrace.codec import CachedReads
-from headrace.gateway.cached.link import CALLERS_AFTER_BYTES, CacheLink
+from headrace.gateway.cached.link import (
+    CALLERS_AFTER_BYTES,
+    REPLY_LIMIT_S,
+    WATCH_INTERVAL_S,
+    CacheLink,
+)
 from headrace.registry.cache_url import CacheUrl
 
 NOTHING_WRONG = None
+LOOKS_UNTIL_OVERDUE = int(REPLY_LIMIT_S / WATCH_INTERVAL_S) + 2
 
 
 class Replies:
-    """Takes what a node says, and finds it broken when told to."""
+    """Takes what a node says, and finds it broken when told to; one reply is owed all the time."""
 
     def __init__(self) -> None:
         self.broken: str | None = NOTHING_WRONG
+
+    def take(self, _node: int) -> bytes:
+        return b"a question"
+
+    def progress(self, _node: int) -> tuple[int, int]:
+        return 0, 1
 
     def feed(self, _node: int, _received: bytes, *, now_ms: int) -> tuple[list[Any], str | None]:
         del now_ms
@@ -46,6 +59,26 @@ class Socket(asyncio.Transport):
     def abort(self) -> None:
         self.aborted = True
 
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        del data
+
+
+class Clockwork(asyncio.SelectorEventLoop):
+    """A loop whose timers fire when it is told that their time has come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_s = 1_000.0
+
+    def time(self) -> float:
+        return self.now_s
+
+    async def pass_by(self, seconds: float) -> None:
+        """Let so much time pass, and whatever falls due meanwhile happen."""
+        self.now_s += seconds
+        for _ in range(3):
+            await asyncio.sleep(0)
+
 
 @pytest.fixture
 def replies() -> Replies:
@@ -57,8 +90,7 @@ def socket() -> Socket:
     return Socket()
 
 
-@pytest.fixture
-async def link(replies: Replies, socket: Socket) -> CacheLink:
+def linked(replies: Replies, socket: Socket) -> CacheLink:
     url = CacheUrl.parse("redis://127.0.0.1:6379/0")
     made = CacheLink(
         cast("CachedReads", replies), url, 0, lambda _caller, _outcome: None, lambda: 0
@@ -66,6 +98,11 @@ async def link(replies: Replies, socket: Socket) -> CacheLink:
     made.connection_made(socket)
     made.up = True
     return made
+
+
+@pytest.fixture
+async def link(replies: Replies, socket: Socket) -> CacheLink:
+    return linked(replies, socket)
 
 
 async def test_callers_are_heard_between_two_large_chunks_of_replies(
@@ -93,3 +130,44 @@ async def test_a_node_that_was_left_meanwhile_is_not_read_from_again(
     await asyncio.sleep(0)
     assert socket.aborted
     assert not socket.reading
+
+
+async def _asked(link: CacheLink, loop: Clockwork) -> None:
+    link.flush_soon()
+    await loop.pass_by(0)
+
+
+def test_a_node_that_owes_a_reply_for_too_long_is_left(replies: Replies, socket: Socket) -> None:
+    async def wait(loop: Clockwork) -> list[bool]:
+        link = linked(replies, socket)
+        await _asked(link, loop)
+        for _ in range(LOOKS_UNTIL_OVERDUE):
+            await loop.pass_by(WATCH_INTERVAL_S)
+        return [link.up]
+
+    assert _run(wait) == [False]
+
+
+def test_a_node_that_says_more_than_we_can_take_in_is_not_left(
+    replies: Replies, socket: Socket
+) -> None:
+    async def wait(loop: Clockwork) -> list[bool]:
+        link = linked(replies, socket)
+        await _asked(link, loop)
+        for _ in range(LOOKS_UNTIL_OVERDUE * 3):
+            link.data_received(bytes(CALLERS_AFTER_BYTES))
+            await loop.pass_by(WATCH_INTERVAL_S)
+        while_it_spoke = link.up
+        for _ in range(LOOKS_UNTIL_OVERDUE):
+            await loop.pass_by(WATCH_INTERVAL_S)
+        return [while_it_spoke, link.up]
+
+    assert _run(wait) == [True, False]
+
+
+def _run(wait: Callable[[Clockwork], Coroutine[None, None, list[bool]]]) -> list[bool]:
+    loop = Clockwork()
+    try:
+        return loop.run_until_complete(wait(loop))
+    finally:
+        loop.close()

@@ -12,6 +12,7 @@ from headrace.loadtest.fault_phases import (
     Steps,
     between,
     fault_report,
+    goodput_rounds,
     overload_report,
 )
 from headrace.loadtest.open_loop import Fate, Outcomes, evenly, in_steps
@@ -69,10 +70,22 @@ def calm() -> list[tuple[float, float, Fate]]:
     return [(at_s, 0.001, Fate.OK) for at_s in evenly(40, 6.0)]
 
 
-def test_goodput_counts_what_was_answered_in_full_during_the_overload() -> None:
+def test_goodput_counts_what_was_answered_in_full_once_a_step_has_begun() -> None:
+    counted = [(at_s, 0.001, Fate.OK) for at_s in (0.3, 0.4, 0.6, 1.5, 2.3, 3.9, 3.95)]
+    begins = [(at_s, 0.001, Fate.OK) for at_s in (0.0, 1.2, 2.1, 3.2)]
+    refused = [(0.5, 0.001, Fate.REFUSED)] * 9
+    found = goodput_rounds(outcomes(*counted, *begins, *refused), 1.0, steps=2)
+    assert found == [[4.0, pytest.approx(4 / 3)], [pytest.approx(4 / 3), pytest.approx(8 / 3)]]
+
+
+def test_a_round_that_was_cut_short_is_none() -> None:
+    requests = [(at_s, 0.001, Fate.OK) for at_s in (0.5, 1.5, 2.5)]
+    assert len(goodput_rounds(outcomes(*requests), 1.0, steps=2)) == 1
+
+
+def test_an_overload_tells_of_the_refused_and_how_fast_they_were_told() -> None:
     refused = [(3.0, 0.002, Fate.REFUSED)] * 40
-    report = overload_report(outcomes(*calm(), *refused), STEPS, peak_per_s=80)
-    assert report["goodput_share"] == 0.5
+    report = overload_report(outcomes(*calm(), *refused), STEPS)
     assert report["offered"] == 120
     assert report["refused_p50_ms"] == pytest.approx(2)
     assert report["calm_after_s"] == 0
@@ -84,7 +97,7 @@ def test_goodput_counts_what_was_answered_in_full_during_the_overload() -> None:
 def test_it_is_calm_after_the_last_bucket_that_was_late_or_failed(
     straggler: tuple[float, float, Fate],
 ) -> None:
-    report = overload_report(outcomes(*calm(), straggler), STEPS, peak_per_s=40)
+    report = overload_report(outcomes(*calm(), straggler), STEPS)
     assert report["calm_after_s"] == 3 * BUCKET_S
 
 
@@ -95,5 +108,5 @@ def test_steps_of_a_profile_follow_each_other() -> None:
 def test_a_refusal_is_timed_from_when_it_was_sent_too() -> None:
     made = outcomes((1.0, 0.5, Fate.OK))
     made.note(2.5, 0.75, Fate.REFUSED, late_s=0.5)
-    report = overload_report(made, STEPS, 1.0)
+    report = overload_report(made, STEPS)
     assert (report["refused_p99_ms"], report["refused_since_sent_p99_ms"]) == (750.0, 250.0)

@@ -72,7 +72,9 @@ class CacheLink(asyncio.Protocol):
         self._watch: asyncio.TimerHandle | None = None
         self._watch_due_s = 0.0
         self._deaf_s = 0.0
-        """How long this loop did not listen when it should have, in all."""
+        """How long this loop did not listen when it should have, or not fast enough, in all."""
+        self._behind = False
+        """Whether more was there to be heard than one turn takes, since it was looked last."""
         self._lost = asyncio.Event()
 
     async def run(self) -> None:
@@ -109,6 +111,7 @@ class CacheLink(asyncio.Protocol):
         if broken is not None:
             self._leave(broken)
         elif len(data) >= CALLERS_AFTER_BYTES and self._transport is not None:
+            self._behind = True
             self._transport.pause_reading()
             self._loop.call_soon(self._read_on, self._transport)
 
@@ -185,10 +188,14 @@ class CacheLink(asyncio.Protocol):
             self._watch_again(now_s)
 
     def _look(self) -> None:
-        """Leave a node whose oldest reply is overdue; what we were too busy to hear is not."""
+        """Leave a node whose oldest reply is overdue; what we were too busy to hear is not, nor
+        what waits behind the replies of a node that says more than we can take in."""
         self._watch = None
         now_s = self._loop.time()
         self._deaf_s += max(0.0, now_s - self._watch_due_s)
+        if self._behind:
+            self._behind = False
+            self._deaf_s += WATCH_INTERVAL_S
         answered, owed = self._reads.progress(self._position)
         while self._sent and self._sent[0][0] <= answered:
             self._sent.popleft()

@@ -54,6 +54,9 @@ STORE_WAIT_SHARE = 0.25
 CACHED_WORK_LEAST = 65_536
 STORE_KEYS_LEAST = 256
 """What keeps either stage busy: less is never refused."""
+CACHED_READS_LEAST = 8
+"""Nor are so few reads, however large: of random arrivals at half of the peak two in a thousand
+find so many before them; of four it would be three in a hundred (M/M/1 with so many places)."""
 CACHED_WORK_UNKNOWN = 1_048_576
 STORE_KEYS_UNKNOWN = 4_096
 """What is let in while the speed of a stage is not known: after a start or a second of rest."""
@@ -111,6 +114,7 @@ class StoreReads:
             missed=self._deliver,
             refusal=OVERLOADED,
             least=CACHED_WORK_LEAST,
+            least_reads=CACHED_READS_LEAST,
             unknown=CACHED_WORK_UNKNOWN,
             wait_ms=CACHE_WAIT_MS,
         )
