@@ -93,8 +93,15 @@ impl Default for Gate {
 
 impl Gate {
     pub(crate) fn new(pace: CorePace, least_reads: u64, wait_ms: u64, refusal: Refusal) -> Self {
-        let wait_ns = whole_ns(Duration::from_millis(wait_ms));
-        Self { pace, reads: 0, least_reads, since: Instant::now(), wait_ns, refusal, refused: 0 }
+        Self {
+            pace,
+            reads: 0,
+            least_reads,
+            since: Instant::now(),
+            wait_ns: whole_ns(Duration::from_millis(wait_ms)),
+            refusal,
+            refused: 0,
+        }
     }
 
     /// Work of the requests that wait for nodes.
