@@ -56,7 +56,7 @@ WAITING_MAX = 10_000
 """After a stall of the machine nothing is left out."""
 BODIES = 200
 PAIRS_A_COMMAND = 1_000
-RATE_SHARE = 0.4
+RATE_SHARE = 0.5
 """Of the rate that saturates the slowest size."""
 LOAD_CPU = 1
 """Valkey and the generator; the gateways are alone on the other."""

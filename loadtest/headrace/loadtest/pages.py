@@ -381,7 +381,8 @@ def cached_rows_table() -> str:
     return (
         f"{_table([*head, 'Valkey CPU µs'], rows)}\n\nA `headrace serve` process alone on a CPU, "
         "random keys over all rows x 4 numbers, JSON, requests of equal length at one rate for all "
-        "sizes (open loop, every answer compared). LMDB's curve above grows by the steps of its "
+        "sizes (open loop, every answer compared). So the loop finds a request or two a turn, and "
+        "each costs more than where it is saturated. LMDB's curve above grows by the steps of its "
         "B-tree and how far its memory is, which lies inside the process; over Valkey the "
         f"gateway's own cost is at most {worst:.2f} times that of the fewest rows. Medians of "
         f"{cached['rounds']} shuffled rounds of {cached['seconds']} s; "
