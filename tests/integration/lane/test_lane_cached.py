@@ -303,6 +303,7 @@ async def test_a_node_that_dies_while_it_is_asked_leaves_its_reads_to_the_store(
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """A gateway that lets in one read at a time."""
     monkeypatch.setattr(reads, "CACHED_WORK_LEAST", 1)
+    monkeypatch.setattr(reads, "CACHED_READS_LEAST", 1)
     monkeypatch.setattr(reads, "CACHED_WORK_UNKNOWN", 1)
 
 
