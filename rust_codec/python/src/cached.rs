@@ -149,7 +149,7 @@ impl CachedReads {
         let engine = &self.engine.get().engine;
         let mut bytes = |response: &[u8]| PyBytes::new(py, response);
         let known_by = KnownBy::Object(caller);
-        let caller = |work| self.caller(known_by, work);
+        let caller = |work| self.caller(known_by, work, Instant::now());
         let done = lock(&self.inner).submit(engine, &call, caller, &mut bytes);
         self.left(done.as_ref());
         done.map(|done| self.outcome(py, done).map(|(_, value)| value)).transpose()
@@ -233,8 +233,9 @@ impl CachedReads {
     ) -> PyResult<Begun<'py>> {
         let engine = &self.engine.get().engine;
         let mut bytes = |response: &[u8]| PyBytes::new(py, response);
+        let started = turn.started;
         let known_by = KnownBy::Turn(Box::new(turn));
-        let caller = |work| self.caller(known_by, work);
+        let caller = |work| self.caller(known_by, work, started);
         let done = lock(&self.inner).submit(engine, call, caller, &mut bytes);
         self.left(done.as_ref());
         match done {
@@ -259,9 +260,9 @@ impl CachedReads {
         lock(&self.gate).refuse(py, request_id, || self.generation(), keep_alive)
     }
 
-    fn caller(&self, known_by: KnownBy, work: u64) -> Caller {
+    fn caller(&self, known_by: KnownBy, work: u64, started: Instant) -> Caller {
         lock(&self.gate).begin(work);
-        Caller { known_by, work, started: Instant::now() }
+        Caller { known_by, work, started }
     }
 
     /// A request that needed no node after all.

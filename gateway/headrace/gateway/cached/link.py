@@ -255,6 +255,9 @@ class Links:
             for position in range(len(url.nodes))
         ]
         self._tasks: list[asyncio.Task[None]] = []
+        alone = len(self.nodes) == 1
+        self.flush_soon = self.nodes[0].flush_soon if alone else self._flush_each_soon
+        """Sends whatever is queued for any node at the end of this loop turn."""
 
     def start(self) -> None:
         """Begin to connect every node."""
@@ -265,11 +268,6 @@ class Links:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def flush_soon(self) -> None:
-        """Send whatever is queued for any node at the end of this loop turn."""
-        for link in self.nodes:
-            link.flush_soon()
 
     def tried(self) -> bool:
         """Whether each node is connected, or has said why not."""
@@ -308,6 +306,10 @@ class Links:
             self._say_refused_due_s = now_s + SAY_INTERVAL_S
             fields = {"node": self.nodes[node].node.name, "reason": reason}
             logger.warning("a cache node refuses scripts", extra=fields)
+
+    def _flush_each_soon(self) -> None:
+        for link in self.nodes:
+            link.flush_soon()
 
     async def _command(
         self, node: int, parts: list[bytes]

@@ -109,6 +109,15 @@ class StoreReads:
         placement: KeyPlacement
         placement = nodes = Placement(names, epoch=epoch)
         self._reads = CachedReads(engine, nodes, local_bytes_max=LOCAL_BYTES_MAX)
+        self._flush_soon: Callable[[], None] = _nothing_queued
+        self._cluster: ClusteredBlocks | None = None
+        self._nodes: CacheNodes | None = None
+        if cache is not None and cache.cluster:
+            placement = SlotPlacement(epoch=epoch)
+            self._nodes = self._cluster = _cluster_links(cache)
+        elif cache is not None:
+            self._nodes = links = Links(self._reads, cache, self._deliver, clock)
+            self._flush_soon = links.flush_soon
         self._reads.listen(
             flush_soon=self._flush_soon,
             missed=self._deliver,
@@ -118,14 +127,6 @@ class StoreReads:
             unknown=CACHED_WORK_UNKNOWN,
             wait_ms=CACHE_WAIT_MS,
         )
-        self._links: Links | None = None
-        self._cluster: ClusteredBlocks | None = None
-        self._nodes: CacheNodes | None = None
-        if cache is not None and cache.cluster:
-            placement = SlotPlacement(epoch=epoch)
-            self._nodes = self._cluster = _cluster_links(cache)
-        elif cache is not None:
-            self._nodes = self._links = Links(self._reads, cache, self._deliver, clock)
         self._placement = placement
         self._tasks: set[asyncio.Task[None]] = set()
         self._store_pace = Pace(least=STORE_KEYS_LEAST, unknown=STORE_KEYS_UNKNOWN)
@@ -214,10 +215,6 @@ class StoreReads:
             return outcome
         self._miss(asking, outcome)
         return None
-
-    def _flush_soon(self) -> None:
-        if self._links is not None:
-            self._links.flush_soon()
 
     def _deliver(self, caller: Asking | LaneTurn, outcome: Outcome) -> None:
         asking = self._asking_of(caller) if isinstance(caller, LaneTurn) else caller
@@ -386,6 +383,10 @@ def _cluster_links(url: CacheUrl) -> ClusteredBlocks:
     from headrace.gateway.cached.cluster import ClusterLinks
 
     return ClusterLinks(url)
+
+
+def _nothing_queued() -> None:
+    """Without nodes named one by one, no request waits for any."""
 
 
 def _unobserved(elapsed_ns: int, status: bytes) -> None:

@@ -7,6 +7,7 @@
 //! its keys, and only what does not match is parsed. Literals are compared, not just their hash.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use super::Limits;
@@ -63,9 +64,28 @@ pub struct ShapeHash {
 
 #[derive(Debug, Default)]
 struct Half {
-    buckets: HashMap<u64, Vec<Arc<Shape>>>,
+    buckets: HashMap<u64, Vec<Arc<Shape>>, BuildHasherDefault<Hashed>>,
     count: usize,
     bytes: usize,
+}
+
+/// Takes a hash for what it is. Who makes many that share a place makes a search no longer than the
+/// few shapes that are remembered.
+#[derive(Debug, Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = mix(self.0, xxhash_rust::xxh3::xxh3_64(bytes));
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
 }
 
 impl Default for ShapeHash {
