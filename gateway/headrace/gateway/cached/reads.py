@@ -79,7 +79,8 @@ class Asking(msgspec.Struct):
     request_id: bytes
     keep_alive: bool
     deliver: Deliver
-    due_s: float
+    came_s: float
+    """By the loop's clock: its deadline runs from here, however often it is started again."""
     started_ns: int
     reloaded: bool = False
 
@@ -162,9 +163,8 @@ class StoreReads:
         if refused is not None:
             self.observe(0, refused[9:12])
             return refused
-        due_s = self._loop.time() + self._default_deadline_s
-        started_ns = perf_counter_ns()
-        asking = Asking(body, accept, request_id, keep_alive, deliver, due_s, started_ns)
+        came_s, started_ns = self._loop.time(), perf_counter_ns()
+        asking = Asking(body, accept, request_id, keep_alive, deliver, came_s, started_ns)
         response = self._start(asking)
         if response is not None:
             self.observe(perf_counter_ns() - started_ns, response[9:12])
@@ -228,14 +228,13 @@ class StoreReads:
     def _asking_of(self, turn: LaneTurn) -> Asking:
         """A request of the lane that the cache did not answer whole."""
         age_ns = turn.age_ns
-        due_s = self._loop.time() + self._default_deadline_s - age_ns / 1e9
         return Asking(
             turn.body,
             turn.accept,
             turn.request_id,
             turn.keep_alive,
             turn,
-            due_s,
+            self._loop.time() - age_ns / 1e9,
             perf_counter_ns() - age_ns,
         )
 
@@ -245,24 +244,27 @@ class StoreReads:
 
     def _miss(self, asking: Asking, pending: PendingRead) -> None:
         now_s = self._loop.time()
-        if pending.deadline_ms is not None:
-            asking.due_s += pending.deadline_ms / 1000 - self._default_deadline_s
-        wait_s = (asking.due_s - now_s) * STORE_WAIT_SHARE
+        asked_ms = pending.deadline_ms
+        limit_s = self._default_deadline_s if asked_ms is None else asked_ms / 1000
+        due_s = asking.came_s + limit_s
+        wait_s = (due_s - now_s) * STORE_WAIT_SHARE
         if self._store_pace.admits(now_s, wait_s) and self._flights.under_way < KEYS_UNDER_WAY_MAX:
             wanted = pending.wanted()
             self._store_pace.begin(len(wanted))
-            self._spawn(self._finish(asking, pending, wanted))
+            self._spawn(self._finish(asking, pending, wanted, due_s))
         else:
             self._shed += 1
             self._loop.call_soon(self._answer, asking, pending.finish())
 
-    async def _finish(self, asking: Asking, pending: PendingRead, wanted: list[Wanted]) -> None:
+    async def _finish(
+        self, asking: Asking, pending: PendingRead, wanted: list[Wanted], due_s: float
+    ) -> None:
         """Read what is missing until the deadline, then answer with what there is."""
         began_ns = perf_counter_ns()
         stale = in_time = False
         try:
-            async with asyncio.timeout_at(asking.due_s):
-                await self._read_missing(pending, wanted, self._in_force.catalog, asking.due_s)
+            async with asyncio.timeout_at(due_s):
+                await self._read_missing(pending, wanted, self._in_force.catalog, due_s)
             in_time = True
         except TimeoutError:
             pass  # Rows still wanted are UNAVAILABLE: past the deadline (semantics 11).
