@@ -605,10 +605,12 @@ class LaneProtocol(HttpToolsProtocol):
         self._lane.telemetry.count_cut(reason)
 
     def _keep_time_of_reader(self, age: int) -> None:
+        """Count what is unread anew: late answers come on top of it while the caller reads on."""
         left = self.transport.get_write_buffer_size()
-        if left < self._unread:
-            self._lane.direct.hold(left - self._unread)
-            self._unread = left
+        read_some = left < self._unread
+        self._lane.direct.hold(left - self._unread)
+        self._unread = left
+        if read_some:
             self.turns.touch()
         elif age >= self._lane.limits.send_sweeps:
             self._cut("slow_reader")

@@ -9,7 +9,7 @@ import weakref
 from typing import Any
 
 import pytest
-from running_gateway import TinyEngine, post, running
+from running_gateway import TinyEngine, limits, post, running
 from uvicorn.protocols.http import flow_control, httptools_impl
 
 from headrace.gateway.lane import LaneProtocol, uvicorn_members
@@ -46,6 +46,14 @@ class RecordingTransport(asyncio.Transport):
         super().__init__()
         self._peer = peer
         self.written = bytearray()
+        self.unread_bytes = 0
+        self.aborted = False
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread_bytes
+
+    def abort(self) -> None:
+        self.aborted = True
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return [self._peer, 4711] if name == "peername" else default
@@ -87,6 +95,43 @@ async def test_the_lane_answers_loopback_callers_only(
         assert transport.written[9:12] == status
         assert gateway.lane.telemetry.lane_requests == lane_requests
         protocol.connection_lost(None)
+
+
+SWEEP_BY_HAND = 3_600.0
+SEND_SWEEPS = 10
+
+
+async def test_a_caller_that_reads_what_came_late_is_not_cut_until_it_stops() -> None:
+    """Late answers grow what is unread far beyond what it was when writing was paused."""
+    bounds = limits(sweep_seconds=SWEEP_BY_HAND, send_sweeps=SEND_SWEEPS)
+    async with running(bounds) as gateway:
+        lane, server, transport = gateway.lane, gateway.server, RecordingTransport("127.0.0.1")
+        protocol = LaneProtocol(server.config, server.server_state, {})
+        protocol.connection_made(transport)
+
+        def sweep_once() -> None:
+            lane.sweep += 1
+            protocol.keep_time(lane.sweep)
+
+        transport.unread_bytes = 70_000
+        protocol.pause_writing()
+        assert lane.held_bytes == 70_000
+        transport.unread_bytes = 5_000_000
+        sweep_once()
+        assert lane.held_bytes == 5_000_000
+        for _ in range(SEND_SWEEPS + 2):
+            transport.unread_bytes -= 400_000
+            sweep_once()
+            assert lane.held_bytes == transport.unread_bytes
+        assert not transport.aborted
+        for _ in range(SEND_SWEEPS - 1):
+            sweep_once()
+        assert not transport.aborted
+        sweep_once()
+        assert transport.aborted
+        assert lane.telemetry.connections_cut == {"slow_reader": 1}
+        protocol.connection_lost(None)
+        assert lane.held_bytes == 0
 
 
 async def test_a_request_leaves_no_object_behind() -> None:
