@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from acsylla.errors import (
@@ -80,25 +80,32 @@ class ScyllaOnlineWriter:
     """
 
     def __init__(
-        self, session: Any, keyspace: str, *, chance: Callable[[], float] = random.random
+        self,
+        session: Any,
+        keyspace: str,
+        *,
+        chance: Callable[[], float] = random.random,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._session = session
         self._keyspace = keyspace
         self._statements = Statements(session)
         self._rows: dict[int, RowStatements] = {}
         self._chance = chance
+        self._sleep = sleep
         self.concurrency = CONCURRENCY_START
 
     async def store(self, batch: CommandBatch, catalog: Catalog, *, now_ms: int) -> None:
         """Write every mutation; durable on a quorum when this returns."""
         pending: Sequence[Mutation] = batch.mutations()
         backoff_s = BACKOFF_START_S
-        for _ in range(ATTEMPTS_MAX):
+        for attempt in range(ATTEMPTS_MAX):
+            if attempt > 0:
+                await self._sleep(backoff_s * (0.5 + self._chance()))
+                backoff_s *= 2
             pending = await self._attempt(pending, catalog, now_ms)
             if not pending:
                 return
-            await asyncio.sleep(backoff_s * (0.5 + self._chance()))
-            backoff_s *= 2
         raise StoreUnavailable(
             f"the online store did not take {len(pending)} writes in {ATTEMPTS_MAX} tries; "
             "nothing is committed and the writer will try again"
