@@ -1,7 +1,7 @@
 """A TCP proxy on loopback that misbehaves on command, between us and a real server.
 
-It knows enough of RESP (Redis serialization protocol 2 and 3), CQL v4 frames and Kafka frames to
-break a reply in its middle, to repeat one whole reply, or to swap two. With `framing=None` it works
+It knows enough of RESP (Redis serialization protocol 2 and 3) and CQL v4 frames to break a reply in
+its middle, to repeat one whole reply, or to swap two. With `framing=None` it works
 on raw bytes, and the faults that need a reply's boundary are refused.
 
     async with FaultProxy("127.0.0.1", redis_port, framing=resp_reply_end) as proxy:
@@ -276,19 +276,13 @@ def resp_reply_end(received: bytes, start: int) -> int | None:
     return after
 
 
+CQL_HEADER_BYTES, CQL_LENGTH_AT = 9, 5
+
+
 def cql_reply_end(received: bytes, start: int) -> int | None:
     """End of one CQL v4 frame: 9 bytes of header, the last 4 being the body's length."""
-    return _length_framed(received, start, length_at=5, header_bytes=9)
-
-
-def kafka_reply_end(received: bytes, start: int) -> int | None:
-    """End of one Kafka response: 4 bytes of length, then the response."""
-    return _length_framed(received, start, length_at=0, header_bytes=4)
-
-
-def _length_framed(received: bytes, start: int, *, length_at: int, header_bytes: int) -> int | None:
-    if len(received) < start + header_bytes:
+    body = start + CQL_HEADER_BYTES
+    if len(received) < body:
         return None
-    length = int.from_bytes(received[start + length_at : start + length_at + 4], "big")
-    end = start + header_bytes + length
+    end = body + int.from_bytes(received[start + CQL_LENGTH_AT : body], "big")
     return end if end <= len(received) else None

@@ -7,8 +7,8 @@
 every row asked for; system calls themselves are not counted. Each count is the median of several
 rounds, a round many turns of the event loop, each with one request from every caller. The counts
 belong to one interpreter, event loop and compiler of the codec: with others than the baseline's the
-comparison would say nothing, so it fails and says what to do. The codec is the one that is
-installed, which has to be a release build; `make codec` makes a quick one.
+comparison would say nothing, so nothing is counted then and that is said. The codec is the one that
+is installed, which has to be a release build; `make codec` makes a quick one.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def other_than(baseline: Mapping[str, Any], here: Mapping[str, str]) -> list[str
     """One sentence for each thing that is not as the baseline was counted with."""
     return [
         f"the baseline was counted with {name} `{baseline[name]}`, here is `{found}`: the counts of"
-        f" two cannot be compared. Install that one, or renew the baseline with this one: {RENEW}"
+        f" two cannot be compared, and none are made. Install that one, or renew it: {RENEW}"
         for name, found in here.items()
         if baseline[name] != found
     ]
@@ -200,8 +200,6 @@ def other_than(baseline: Mapping[str, Any], here: Mapping[str, str]) -> list[str
 def check(path: Path) -> list[str]:
     """Counts, and tells what changed."""
     baseline = newest(path)
-    if told := other_than(baseline, counted_with()):
-        return told
     counted = count()
     _show(counted)
     now = {name: case.instructions for name, case in counted.items()}
@@ -234,6 +232,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.renew:
             count_anew(BASELINE, options.renew)
+            return 0
+        if others := other_than(newest(BASELINE), counted_with()):
+            print(*others, sep="\n", file=sys.stderr)
             return 0
         told = check(BASELINE)
     except (Refused, ServerFailed) as refused:
