@@ -5,7 +5,10 @@ A real Redis is in `tests/integration`; here every order and every piece of a re
 
 from __future__ import annotations
 
+import gc
 import json
+import sys
+import tracemalloc
 
 import pytest
 
@@ -69,11 +72,11 @@ CATALOG = Catalog(
 class Reads:
     """A `CachedReads` with the nodes up, and shorthands around it."""
 
-    def __init__(self, *nodes: str) -> None:
+    def __init__(self, *nodes: str, local_bytes_max: int = 10_000) -> None:
         self.engine = ReadEngine()
         self.engine.install(CATALOG)
         self.placement = Placement(nodes or ("a:1",), epoch=1)
-        self.cached = CachedReads(self.engine, self.placement, local_bytes_max=10_000)
+        self.cached = CachedReads(self.engine, self.placement, local_bytes_max=local_bytes_max)
         for node in range(len(nodes) or 1):
             self.cached.node_up(node)
 
@@ -553,3 +556,34 @@ def test_a_few_reads_are_let_in_however_much_they_ask_for() -> None:
     assert _refuses(reads)
     reads.cached.drop_node(0)
     assert not _refuses(reads)
+
+
+@pytest.mark.parametrize("group", ["live::users", "live::local"])
+def test_no_python_object_is_made_for_a_key_a_row_or_a_value(group: str) -> None:
+    """Semantics 29, from a cache node and from the process itself: asking allocates the command,
+    feeding allocates the response, however many rows there are."""
+
+    def allocated(keys: int) -> tuple[int, int]:
+        """Blocks held, and bytes held at the peak beyond command and response, by one read."""
+        reads = Reads(local_bytes_max=1 << 20)
+        body = json.dumps(ask(*range(keys), group=group)).encode()
+        reply = mget(*(block_of(user, group=group) for user in range(keys)))
+        blocks, peak = 0, 0
+        for _ in range(2):  # The first read fills what is kept between reads.
+            gc.collect()
+            tracemalloc.start()
+            blocks = sys.getallocatedblocks()
+            response: object = reads.submit(body)
+            command = reads.cached.take(0)
+            done = [] if command is None else reads.feed(reply)
+            blocks = sys.getallocatedblocks() - blocks
+            response = done[0][1] if done else response
+            made = sys.getsizeof(response) + sys.getsizeof(command)
+            peak = tracemalloc.get_traced_memory()[1] - made
+            tracemalloc.stop()
+            assert rows(response) == [[user, f"n{user}"] for user in range(keys)]
+        return blocks, peak
+
+    small, large = allocated(1), allocated(500)
+    assert abs(large[0] - small[0]) <= 2
+    assert abs(large[1] - small[1]) <= 512
