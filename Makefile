@@ -1,17 +1,18 @@
 # Everything a newcomer needs: `make run` and `make test`. `make help` lists the rest.
 PYTHON ?= python3
 BIN    := .venv/bin
+BASE   := import os, sys; print(os.path.realpath(sys._base_executable))
 CODEC  := Cargo.toml Cargo.lock $(shell find rust_codec -name '*.rs' -o -name '*.toml')
 SRC    := rust_codec/headrace gateway/headrace sync/headrace registry/headrace loadtest/headrace
 ONCE   ?=
 ENGINES ?= embedded
 ARGUMENTS ?=
-.PHONY: help install run test static codec generator bench bench-embedded bench-real bench-peers bench-faults stress clean
+.PHONY: help install run test static codec generator bench bench-embedded bench-real bench-peers bench-faults stress clean always
 
 help:
 	@grep -E '^## ' Makefile | sed 's/^## //'
 
-## make install   the environment in .venv, with the embedded engines
+## make install   the environment in .venv, with the embedded engines (PYTHON=python3.13: of that interpreter)
 install: .venv/embedded
 
 ## make run       the flight example end to end, served on 127.0.0.1:6566 until Ctrl-C (ONCE=1: one read of each kind, then exit; ENGINES=real: over Cassandra, Kafka and Valkey)
@@ -82,7 +83,15 @@ codec: .venv/dev
 clean:
 	@rm -rf .venv target rust_codec/headrace/codec/*.so
 
-.venv/%: pyproject.toml constraints.txt $(CODEC)
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+.venv/%: pyproject.toml constraints.txt $(CODEC) .venv/interpreter
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$*]'
 	@touch $@
+
+# Made anew where PYTHON is given and is another interpreter than the environment's.
+.venv/interpreter: always
+	@$(if $(filter file,$(origin PYTHON)),,given="$$($(PYTHON) -c '$(BASE)')" && \
+	  { test "$$given" = "$$(test ! -x $(BIN)/python || $(BIN)/python -c '$(BASE)')" || rm -rf .venv; })
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -f $@ || $(BIN)/python -VV > $@
+
+always:

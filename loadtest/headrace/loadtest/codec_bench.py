@@ -19,7 +19,6 @@ import platform
 import statistics
 import subprocess
 import sys
-import sysconfig
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ import fastavro
 import msgspec
 
 from headrace.codec import Catalog, encode_commands
+from headrace.loadtest.interpreter import interpreter
 from headrace.loadtest.writer_bench import processor
 from headrace.registry.catalog import (
     CatalogDocument,
@@ -300,14 +300,6 @@ def run(rounds: int, build: str, commit: str) -> Report:
             for group, times in timings.items()
         },
     )
-
-
-def interpreter() -> str:
-    """Version, compiler, and whether it was built with profile-guided optimisation."""
-    options = str(sysconfig.get_config_var("CONFIG_ARGS") or "")
-    optimised = "with" if "--enable-optimizations" in options else "without"
-    compiler = platform.python_compiler()
-    return f"{platform.python_version()}, {compiler}, {optimised} --enable-optimizations"
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -25,6 +25,7 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from headrace.codec import LmdbStore, encode_commands
+from headrace.loadtest.interpreter import interpreter
 from headrace.loadtest.writer_bench import (
     EVENT_TIME_MS,
     batches,
@@ -157,7 +158,7 @@ async def run(rows: int, batch_rows: int, folder: Path, commit: str) -> Report:
     return Report(
         method="SqliteCommandLog.append, then Writer (poll, encode, LMDB, commit), one process",
         machine=f"{platform.machine()}, {processor()}",
-        python=platform.python_version(),
+        python=interpreter(),
         commit=commit,
         measured_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         rows=rows,

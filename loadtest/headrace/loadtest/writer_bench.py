@@ -25,6 +25,7 @@ from random import Random
 import msgspec
 
 from headrace.codec import Catalog, LmdbStore, encode_commands
+from headrace.loadtest.interpreter import interpreter
 from headrace.registry.catalog import (
     CatalogDocument,
     Group,
@@ -171,7 +172,7 @@ def run(rows: int, batch_rows: int, folder: Path, commit: str) -> Report:
     return Report(
         method="encode_commands + LmdbStore.apply, one process, keys in random order, two passes",
         machine=f"{platform.machine()}, {processor()}",
-        python=platform.python_version(),
+        python=interpreter(),
         commit=commit,
         measured_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         load_average=round(load_average, 2),

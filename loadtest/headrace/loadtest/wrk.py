@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from headrace.loadtest import feature_data
+from headrace.loadtest.interpreter import interpreter, loop_ms
 
 BODIES = 500
 """Distinct request bodies of a cell, sent in turn."""
@@ -265,7 +266,8 @@ def machine() -> dict[str, object]:
         "cpu": _cpu_model(),
         "cpus": os.cpu_count(),
         "system": platform.platform(terse=True),
-        "python": platform.python_version(),
+        "python": interpreter(),
+        "python_loop_ms": loop_ms(),
     }
 
 

@@ -128,14 +128,18 @@ def peers_table(report: Report) -> Table:
 def method(report: Report) -> str:
     """How the figures came about, in a paragraph."""
     how, machine = report["method"], report["machine"]
+    loop_ms = machine.get("python_loop_ms")  # Older results do not tell.
+    python = f"{machine['python']} for all" + (
+        f" (a fixed piece of pure Python takes it {loop_ms:.1f} ms)" if loop_ms else ""
+    )
     return (
         f"Each server on one core; on another wrk ({how['connections']} connections, saturated) or "
         f"the open-loop generator ({how['open_connections']} connections, Poisson arrivals), with "
         f"Valkey and Cassandra; all up at once. Medians of {how['rounds']} shuffled rounds of "
         f"{how['seconds']} s (fewer where the details say so), those that other processes "
         f"disturbed repeated; open loop of {how['open_rounds']} of {how['open_seconds']} s (fewer "
-        f"and longer where requests take longer). {machine['cpu']}, Python {machine['python']} for "
-        f"all, commit {report['commit']}, {report['measured_at'][:10]}.{refused(report)}"
+        f"and longer where requests take longer). {machine['cpu']}, Python {python}, "
+        f"commit {report['commit']}, {report['measured_at'][:10]}.{refused(report)}"
     )
 
 
