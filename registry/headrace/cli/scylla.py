@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 9042
 REQUEST_LIMIT_MS = 1_000
+DRIVER_QUEUE_REQUESTS = 2_048
+"""Above all that one process has in flight (512 writes, or 256 reads); a power of two."""
+SCHEMA_WAIT_MS = 10_000
 KEYSPACE = re.compile(r"[a-z][a-z0-9_]{0,47}")
 """Unquoted in CQL, which folds to lower case; 48 characters are what both engines take."""
 KNOWN_OPTIONS = {"dc", "user", "password", "tls", "ca", "replication"}
@@ -98,9 +101,10 @@ def cluster(url: ScyllaUrl, *, request_limit_ms: int) -> Any:
     """The driver's cluster with every default that matters chosen on purpose.
 
     LOCAL_QUORUM both ways, since a read may fill a cache and must see what was written. Client
-    timestamps come with each statement. Speculative execution stays off: it helps a slow disk and
-    multiplies an overload. The driver's own log goes through `logging`, at the level that its
-    logger has: what is told of each attempt is the caller's to say.
+    timestamps come with each statement. `request_limit_ms` is for statements that bring no limit
+    of their own; a gateway's reads bring what is left of their deadline. The driver's own log goes
+    through `logging`, at the level that its logger has: what is told of each attempt is the
+    caller's to say.
     """
     logger = logging.getLogger("acsylla")
     logger.addFilter(_without_shard_notice)
@@ -116,12 +120,30 @@ def cluster(url: ScyllaUrl, *, request_limit_ms: int) -> Any:
         ssl_trusted_cert=_authority(url),
         consistency="LOCAL_QUORUM",
         serial_consistency="LOCAL_SERIAL",
+        # Never tried again by the driver: it would ask the next node at once when one is
+        # overloaded. Who asked decides, with fewer in flight (writer) or what is left (reader).
+        retry_policy="fallthrough",
+        # Helps against a slow disk, and multiplies an overload.
+        speculative_execution_policy=None,
         num_threads_io=1,
+        # Refused at once rather than waited for: what is in flight is bounded by whoever asks.
+        queue_size_io=DRIVER_QUEUE_REQUESTS,
         core_connections_per_host=1,
+        # At the first use of a statement, so that no node's first read has to wait for it.
+        prepare_on_all_hosts=True,
+        # Of live nodes, after each change, so that two changes never cross.
+        max_schema_wait_time_ms=SCHEMA_WAIT_MS,
         exponential_reconnect_base_delay_ms=100,
         exponential_reconnect_max_delay_ms=2_000,
         load_balance_dc_aware=url.dc,
+        # Needs the schema; replicas take turns, since a quorum reads from two of them anyway.
         token_aware_routing=True,
+        token_aware_routing_shuffle_replicas=True,
+        use_schema=True,
+        # A node's past would decide where a burst goes, all of it to the same place.
+        latency_aware_routing=False,
+        timestamp_gen="monotonic",
+        tcp_nodelay=True,
         heartbeat_interval_sec=5,
         idle_timeout_sec=15,
         application_name="headrace",

@@ -54,19 +54,24 @@ class Statements:
         self._session = session
         self._prepared: dict[str, Any] = {}
 
-    async def bound(self, text: str, parameters: Sequence[object]) -> Any:
-        """An idempotent statement ready to execute."""
+    async def bound(
+        self, text: str, parameters: Sequence[object], *, idempotent: bool = True
+    ) -> Any:
+        """A statement ready to execute; an idempotent one the driver may send more than once."""
         prepared = self._prepared.get(text)
         if prepared is None:
             prepared = self._prepared[text] = await self._session.create_prepared(text)
         statement = prepared.bind(list(parameters))
-        statement.set_is_idempotent(True)
+        statement.set_is_idempotent(idempotent)
         return statement
 
-    async def run(self, text: str, parameters: Sequence[object] = ()) -> Any:
+    async def run(
+        self, text: str, parameters: Sequence[object] = (), *, idempotent: bool = True
+    ) -> Any:
         """Execute once and answer the result; raises `StoreUnavailable`."""
         try:
-            return await self._session.execute(await self.bound(text, parameters))
+            statement = await self.bound(text, parameters, idempotent=idempotent)
+            return await self._session.execute(statement)
         except CassException as error:
             raise unavailable(error) from error
 

@@ -70,7 +70,10 @@ class ScyllaTableAdmin:
 
 
 class ScyllaCatalogWriter:
-    """`CatalogWriter` by compare-and-set on the generation."""
+    """`CatalogWriter` by compare-and-set on the generation.
+
+    Sent once: were it sent again after a lost answer, our own success would look like another's.
+    """
 
     def __init__(self, session: Any, keyspace: str) -> None:
         self._table = f"{keyspace}.{CATALOG}"
@@ -84,12 +87,14 @@ class ScyllaCatalogWriter:
                 f"INSERT INTO {self._table} (name, generation, document) VALUES (?, ?, ?) "
                 "IF NOT EXISTS",
                 [LIVE, 1, text],
+                idempotent=False,
             )
         else:
             result = await self._statements.run(
                 f"UPDATE {self._table} SET generation = ?, document = ? WHERE name = ? "
                 "IF generation = ?",
                 [document.generation, text, LIVE, document.generation - 1],
+                idempotent=False,
             )
         return bool(result.first().column_value("[applied]"))
 
