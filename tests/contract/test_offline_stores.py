@@ -267,19 +267,31 @@ async def test_the_redo_of_a_range_replaces_its_rows(store: OfflineStore) -> Non
 
 
 @pytest.mark.parametrize(
-    ("redo", "kept"),
-    [((5, 7), [2]), ((6, 30), [2]), ((9, 12), [1, 2]), ((0, 5), [1, 2])],
-    ids=["shorter", "longer", "after", "before"],
+    ("second", "replaced"),
+    [
+        ((5, 9), {5, 6, 7, 8}),
+        ((4, 9), {5, 6, 7, 8}),
+        ((5, 12), {5, 6, 7, 8}),
+        ((5, 7), set()),
+        ((7, 9), set()),
+        ((6, 8), set()),
+        ((7, 12), set()),
+        ((2, 7), {5, 6}),
+        ((9, 12), set()),
+        ((2, 5), set()),
+    ],
 )
-async def test_the_redo_of_another_range_replaces_only_what_it_overlaps(
-    store: OfflineStore, redo: tuple[int, int], kept: list[int]
+async def test_whatever_ranges_overlap_each_offset_has_one_row(
+    store: OfflineStore, second: tuple[int, int], replaced: set[int]
 ) -> None:
+    """A range removes only what lies wholly in it: more may be a later worker's (semantics 28)."""
     group = make_group()
-    for level, (first, after) in ((1, (5, 9)), (2, redo)):
-        table = arrow_rows(declared_columns(group) + system_columns(), [make_row(level, level)])
+    for level, (first, after) in ((1, (5, 9)), (2, second)):
+        rows = [make_row(at, level, _command_offset=at) for at in range(first, after)]
+        table = arrow_rows(declared_columns(group) + system_columns(), rows)
         await store.append(group, table, LogRange("realtime", 0, first, after))
-    stored = (await store.stored(group)).to_pylist()
-    assert [user_id for user_id, _ in levels(stored)] == kept
+    stored = dict.fromkeys(range(*second), 2) | dict.fromkeys(set(range(5, 9)) - replaced, 1)
+    assert levels((await store.stored(group)).to_pylist()) == sorted(stored.items())
 
 
 async def test_ranges_of_other_partitions_stand_side_by_side(store: OfflineStore) -> None:

@@ -49,6 +49,7 @@ def draw_rows(draw: random.Random, turn: int) -> list[dict[str, object]]:
             "_source": source,
             "_deleted": source == "downsync" and draw.random() < 0.3,
             "_ingested_at": DAY + timedelta(days=turn, seconds=number),
+            "_command_offset": turn * 10 + number,
         }
         if draw.random() < 0.1:
             row["_event_time"] = None
@@ -79,7 +80,7 @@ async def tell(
     columns = declared_columns(group) + system_columns()
     for turn in range(STEPS):
         rows = arrow_rows(columns, draw_rows(draw, turn))
-        token = LogRange("seed", 0, turn * 10, turn * 10 + draw.choice([10, 10, 11]))
+        token = LogRange("seed", 0, turn * 10, turn * 10 + draw.choice([10, 10, 12]))
         since_ms = draw.choice([None, None, int(DAY.timestamp() * 1000) + 7_200_000])
         query = ChangeQuery(
             run_id=f"run{turn}", snapshot_time_ms=turn, since_ms=since_ms, full=draw.random() < 0.2

@@ -4,8 +4,9 @@ Per batch: wait until the writer has committed the commands → decide which to 
 records from the online store → append the rows → note offset and emissions → commit the offset.
 
 A crash before the note repeats the batch: the same commands are emitted again (the decision is
-pure), and their rows take the place of the earlier ones, because rows are appended under the range
-of offsets they came from. So each emitted command has exactly one row (semantics 25, 28).
+pure), and each has one row all the same, because rows are appended under the range of offsets they
+came from. A worker that was overtaken is refused before it appends, and should it be overtaken only
+then, its rows neither remove nor double those of the other (semantics 25, 28).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import asyncio
 import contextlib
 import logging
 from collections import ChainMap, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -156,7 +157,8 @@ class Downsync:
                 # By offset: a partition that left and came back brings its records again.
                 ready[_partition(record)][offset] = record
         for partition, records in ready.items():
-            await self._handle(partition, [records[offset] for offset in sorted(records)])
+            for run in _unbroken(records):
+                await self._handle(partition, run)
             waiting = [
                 item
                 for item in waiting
@@ -178,6 +180,7 @@ class Downsync:
             emitted_ms: dict[bytes, int] = {}
             chosen = _chosen(commands, groups, checkpoint.last_emitted_ms, emitted_ms)
             if chosen:
+                await checkpoint.confirm()
                 token = LogRange(*partition, fresh[0].coordinates.offset, next_offset)
                 await self._append(chosen, groups, live.compiled, token)
                 await checkpoint.save(next_offset, emitted_ms)
@@ -266,6 +269,17 @@ class Downsync:
 
 def _partition(record: LogRecord) -> PartitionId:
     return record.coordinates.topic, record.coordinates.partition
+
+
+def _unbroken(records: Mapping[int, LogRecord]) -> list[list[LogRecord]]:
+    """Records by offset, cut where offsets are missing: a range tells of every offset in it, and
+    what is missing may have been handled elsewhere while the partition was away."""
+    runs: list[list[LogRecord]] = []
+    for offset in sorted(records):
+        if offset - 1 not in records:
+            runs.append([])
+        runs[-1].append(records[offset])
+    return runs
 
 
 def _chosen(

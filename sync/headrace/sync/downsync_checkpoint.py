@@ -50,6 +50,10 @@ class Checkpoint:
                 return checkpoint
             checkpoint._absorb(delta)
 
+    async def confirm(self) -> None:
+        """Raises `CommitRefused` when another worker has noted something since this one loaded."""
+        await self._refuse_rival(self._sequence + 1)
+
     async def save(self, next_offset: int, emitted_ms: dict[bytes, int]) -> None:
         """Durably note that everything before `next_offset` is done and what was emitted in it.
 

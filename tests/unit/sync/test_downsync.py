@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import random
 from collections import defaultdict
@@ -36,7 +38,7 @@ from headrace.sync.offline.duckdb import DuckdbOfflineStore
 from headrace.sync.offline.memory import MemoryOfflineStore
 from headrace.sync.offline.ports import LogRange
 from headrace.sync.offline.types import Rows
-from headrace.sync.ports import Coordinates, LogRecord, MergedRecord, PartitionId
+from headrace.sync.ports import BATCH_BYTES_MAX, Coordinates, LogRecord, MergedRecord, PartitionId
 from headrace.sync.stores.memory import (
     MemoryMergedRecords,
     MemoryOnlineStore,
@@ -151,6 +153,87 @@ class FusedRecords:
     ) -> list[MergedRecord | None]:
         self.fuse.cross()
         return await self.records.fetch(catalog, keys, now_ms=now_ms)
+
+
+class Gate:
+    """Stops a worker before each of its acts, until it is let through to the next."""
+
+    def __init__(self) -> None:
+        self.act = ""
+        self.arrived = asyncio.Event()
+        self.open = asyncio.Event()
+
+    async def cross(self, act: str) -> None:
+        self.act = act
+        self.open.clear()
+        self.arrived.set()
+        await self.open.wait()
+
+
+class Rival(MemoryConsumer):
+    """A worker with its consumer and stores, that takes every partition for its own: frozen past
+    its session, or not yet told that others have them."""
+
+    def __init__(self, world: World, member: str, *, rows_max: int) -> None:
+        super().__init__(world.log, "realtime", DOWNSYNC_GROUP, member)
+        self.gate = Gate()
+        self.offline = world.offline
+        self.state = MemorySyncState(world.online)
+        ports = DownsyncPorts(
+            consumer=self,
+            catalog=world.catalog,
+            online=MemoryMergedRecords(world.online),
+            offline=self,
+            state=self,
+        )
+        limits = DownsyncLimits(rows_max=rows_max, linger_ms=0, wait_ms=1)
+        telemetry = DownsyncTelemetry(CollectorRegistry())
+        job = DownsyncJob(ports, telemetry, limits=limits, now_ms=lambda: world.now_ms)
+        self.task = asyncio.create_task(job.run())
+
+    def _share(self) -> frozenset[PartitionId]:
+        return frozenset(self._partitions())
+
+    async def poll(
+        self, *, rows_max: int, wait_ms: int, bytes_max: int = BATCH_BYTES_MAX
+    ) -> list[LogRecord]:
+        await self.gate.cross("poll")
+        return await super().poll(rows_max=rows_max, wait_ms=wait_ms, bytes_max=bytes_max)
+
+    async def append(self, group: Group, rows: Rows, token: LogRange) -> None:
+        await self.gate.cross("append")
+        await self.offline.append(group, rows, token)
+
+    async def get(self, name: str) -> bytes | None:
+        await self.gate.cross("get")
+        return await self.state.get(name)
+
+    async def put(self, name: str, value: bytes) -> None:
+        await self.gate.cross("put")
+        await self.state.put(name, value)
+
+    async def step(self) -> None:
+        """Let it do the act it stands before, and go on to the next."""
+        self.gate.arrived.clear()
+        self.gate.open.set()
+        await self.gate.arrived.wait()
+
+    async def reach(self, act: str) -> None:
+        """Let it go on until it stands before its next `act`."""
+        await self.step()
+        while self.gate.act != act:
+            await self.step()
+
+    async def die(self) -> None:
+        self.task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self.task
+
+
+async def rival(world: World, member: str, *, rows_max: int) -> Rival:
+    worker = Rival(world, member, rows_max=rows_max)
+    await worker.gate.arrived.wait()
+    return worker
 
 
 def command(
@@ -492,6 +575,61 @@ async def test_a_second_worker_takes_over_without_doubling(tmp_path: Path) -> No
     second = world.worker(rows_max=50)
     while await second.turn():
         pass
+    assert await world.places() == reference(world.records())
+
+
+async def overtaken(tmp_path: Path) -> tuple[World, Rival, Rival]:
+    """A hundred commands in one partition, a worker with half of them and one with all."""
+    world = World(DuckdbOfflineStore(tmp_path), partition_count=1)
+    await world.append([command(EVERY, user, START_MS, level=user) for user in range(100)])
+    await world.write()
+    return world, await rival(world, "a", rows_max=50), await rival(world, "b", rows_max=100)
+
+
+async def test_a_worker_that_wakes_late_takes_no_row_of_the_one_that_overtook_it(
+    tmp_path: Path,
+) -> None:
+    world, late, other = await overtaken(tmp_path)
+    await late.reach("append")
+    await other.reach("poll")
+    await late.reach("poll")
+    for worker in (late, other):
+        await worker.die()
+    assert [place.offset for place in await world.places()] == list(range(100))
+
+
+async def test_two_workers_between_append_and_note_lose_no_row(tmp_path: Path) -> None:
+    world, first, second = await overtaken(tmp_path)
+    await first.reach("put")
+    await second.reach("append")
+    await second.step()
+    await first.reach("poll")
+    await second.reach("poll")
+    await second.reach("poll")
+    for worker in (first, second):
+        await worker.die()
+    assert [place.offset for place in await world.places()] == list(range(100))
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_workers_that_overtake_each_other_anywhere_leave_one_row_a_command(
+    tmp_path: Path, seed: int
+) -> None:
+    """Two workers at a time, each act of theirs in random order, now and then one dies."""
+    draw = random.Random(seed)
+    world = World(DuckdbOfflineStore(tmp_path), partition_count=1)
+    await world.append(random_commands(seed, 80))
+    await world.write()
+    workers = [await rival(world, str(turn), rows_max=draw.randrange(5, 40)) for turn in range(2)]
+    for turn in range(2, 120):
+        chosen = draw.randrange(2)
+        await workers[chosen].step()
+        if draw.random() < 0.05:
+            await workers[chosen].die()
+            workers[chosen] = await rival(world, str(turn), rows_max=draw.randrange(5, 40))
+    for worker in workers:
+        await worker.die()
+    await world.downsync()
     assert await world.places() == reference(world.records())
 
 

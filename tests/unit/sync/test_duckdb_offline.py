@@ -158,11 +158,19 @@ def test_a_file_that_was_not_finished_never_appears(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def downsynced(offset: int) -> Rows:
-    instant = datetime.fromtimestamp(offset, UTC)
-    row = {"tailnum": f"N{offset}", "legs": offset, "_event_time": instant, "_source": "downsync"}
-    row |= {"_deleted": False, "_command_offset": offset}
-    return arrow_rows(declared_columns(make_group()) + system_columns(), [row])
+def downsynced(*offsets: int) -> Rows:
+    rows = [
+        {
+            "tailnum": f"N{offset}",
+            "legs": offset,
+            "_event_time": datetime.fromtimestamp(offset, UTC),
+            "_source": "downsync",
+            "_deleted": False,
+            "_command_offset": offset,
+        }
+        for offset in offsets
+    ]
+    return arrow_rows(declared_columns(make_group()) + system_columns(), rows)
 
 
 async def append_one_by_one(store: DuckdbOfflineStore, first: int, after: int) -> None:
@@ -203,6 +211,25 @@ async def test_a_redo_after_a_merge_still_replaces_what_it_covers(tmp_path: Path
     await append_one_by_one(store, 0, MERGED_FILES + 2)
     await append_one_by_one(store, MERGED_FILES, MERGED_FILES + 2)
     assert await stored_offsets(store) == list(range(MERGED_FILES + 2))
+
+
+async def test_files_that_overlap_are_merged_to_one_row_an_offset(tmp_path: Path) -> None:
+    """As workers leave them that overtook each other."""
+    store = DuckdbOfflineStore(tmp_path)
+    for first in range(MERGED_FILES + 1):
+        token = LogRange("realtime", 3, first, first + 3)
+        await store.append(make_group(), downsynced(first, first + 1, first + 2), token)
+    assert await stored_offsets(store) == list(range(MERGED_FILES + 3))
+    await append_one_by_one(store, MERGED_FILES + 3, MERGED_FILES + 4)
+    assert len(files_of(tmp_path)) == 2
+    assert await stored_offsets(store) == list(range(MERGED_FILES + 4))
+
+
+async def test_a_late_append_under_a_merged_file_removes_none_of_it(tmp_path: Path) -> None:
+    store = DuckdbOfflineStore(tmp_path)
+    await append_one_by_one(store, 0, MERGED_FILES + 1)
+    await append_one_by_one(store, 5, 8)
+    assert await stored_offsets(store) == list(range(MERGED_FILES + 1))
 
 
 async def test_merging_spans_a_field_that_was_added(tmp_path: Path) -> None:

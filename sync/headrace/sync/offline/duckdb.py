@@ -19,6 +19,7 @@ from typing import Concatenate, ParamSpec, TypeVar, cast
 import duckdb
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from headrace.registry.catalog import Group
@@ -32,6 +33,7 @@ from headrace.sync.offline.ports import (
     TransformOutcome,
     TransformRun,
 )
+from headrace.sync.offline.ranges import counting
 from headrace.sync.offline.relations import (
     MOMENT,
     ROW_HASH,
@@ -39,6 +41,7 @@ from headrace.sync.offline.relations import (
     changed_rows,
     latest_rows,
     names,
+    scan_of,
     settled_rows,
     stored_rows,
     text_literal,
@@ -48,6 +51,7 @@ from headrace.sync.offline.relations import (
 )
 from headrace.sync.offline.transformation import new_rows
 from headrace.sync.offline.types import (
+    COMMAND_OFFSET,
     EVENT_TIME,
     Rows,
     duckdb_type,
@@ -168,7 +172,7 @@ class DuckdbOfflineStore:
 
     def _append(self, group: Group, rows: Rows, token: LogRange) -> None:
         with _explained(group):
-            replaced = self._files.overlapping(group, token)
+            replaced = self._files.replaced(group, token)
             path = self._files.ranged(group, token)
             if rows.num_rows == 0:
                 path.unlink(missing_ok=True)
@@ -183,8 +187,9 @@ class DuckdbOfflineStore:
         members = self._files.mergeable(group, token)
         if not members:
             return
-        tables = [pq.ParquetFile(path).read() for path, _ in members]
-        hull = msgspec.structs.replace(members[-1][1], first_offset=members[0][1].first_offset)
+        tables = [_rows_from(path, first_offset) for path, first_offset in counting(members)]
+        next_offset = max(held.next_offset for _, held in members)
+        hull = msgspec.structs.replace(members[0][1], next_offset=next_offset)
         _store(
             pa.concat_tables(tables, promote_options="permissive"), self._files.ranged(group, hull)
         )
@@ -203,10 +208,9 @@ class DuckdbOfflineStore:
 
     def _show_stored(self, connection: duckdb.DuckDBPyConnection, group: Group) -> None:
         """Make the view `stored`: every row of the group, as the files hold it now."""
-        paths = [str(path) for path in self._files.stored(group)]
-        if paths:
-            listed = ", ".join(text_literal(path) for path in paths)
-            scan = f"read_parquet([{listed}], union_by_name = true)"
+        files = self._files.stored(group)
+        if files:
+            scan = scan_of([(str(path), first_offset) for path, first_offset in files])
             present = {row[0] for row in connection.execute(f"DESCRIBE FROM {scan}").fetchall()}
         else:
             scan, present = "range(0)", set[str]()
@@ -261,6 +265,13 @@ async def _reading(
         except OfflineUnavailable:
             continue
     return await asyncio.to_thread(work, group, *arguments, **named)
+
+
+def _rows_from(path: Path, first_offset: int | None) -> Rows:
+    rows = cast("pa.Table", pq.ParquetFile(path).read())
+    if first_offset is not None:
+        rows = rows.filter(pc.field(COMMAND_OFFSET) >= first_offset)
+    return cast("Rows", rows)
 
 
 def _store(rows: Rows, path: Path) -> None:

@@ -20,6 +20,7 @@ from headrace.registry.catalog import Group
 from headrace.registry.physical import table_name
 from headrace.sync.errors import RunConflict
 from headrace.sync.offline.ports import LogRange
+from headrace.sync.offline.ranges import counting, is_inside, widest_first
 
 MERGED_FILES = 32
 """So many small files of one partition become one: each poll of downsync makes a file."""
@@ -42,22 +43,17 @@ class OfflineFiles:
         """Where DuckDB puts what does not fit into memory."""
         return self._root / "_sync" / "spill"
 
-    def stored(self, group: Group) -> list[Path]:
-        """Every file that holds rows of the group, in a stable order.
+    def stored(self, group: Group) -> list[tuple[Path, int | None]]:
+        """Every file that holds rows of the group, in a stable order; where ranges overlap, with
+        the command offset from which on its rows count.
 
-        A file whose range lies within another's was merged into it; it is left out, should the
-        process that merged have died before it removed it.
+        A file whose range lies within another's counts for nothing: it was merged, should the
+        process that merged have died before it removed it, or comes from a worker that was late.
         """
         paths = sorted((self._root / table_name(group.name)).glob("*/*.parquet"))
-        ranges = {path: found for path in paths if (found := _range(path))}
-        widest: dict[tuple[str, int], int] = {}
-        hidden: set[Path] = set()
-        for path, held in sorted(ranges.items(), key=lambda item: _widest_first(item[1])):
-            place = (held.topic, held.partition)
-            if held.next_offset <= widest.get(place, -1):
-                hidden.add(path)
-            widest[place] = max(widest.get(place, -1), held.next_offset)
-        return [path for path in paths if path not in hidden]
+        ranges = {path: held for path in paths if (held := _range(path))}
+        others = [(path, None) for path in paths if path not in ranges]
+        return [*others, *counting(ranges.items())]
 
     def transformed(self, group: Group, run_id: str) -> Path:
         return self._root / table_name(group.name) / "transform" / f"{run_id}.parquet"
@@ -72,14 +68,9 @@ class OfflineFiles:
         name = f"{token.topic}-{token.partition}-{token.first_offset}-{token.next_offset}.parquet"
         return self._root / table_name(group.name) / "downsync" / name
 
-    def overlapping(self, group: Group, token: LogRange) -> list[Path]:
-        """Files of ranges that share an offset with `token`, its own file excepted."""
-        own = self.ranged(group, token)
-        return [
-            path
-            for path, held in self._of_partition(group, token)
-            if _overlaps(held, token) and path != own
-        ]
+    def replaced(self, group: Group, token: LogRange) -> list[Path]:
+        """Files of ranges wholly inside `token`, its own file excepted."""
+        return [path for path, held in self._of_partition(group, token) if is_inside(held, token)]
 
     def mergeable(self, group: Group, token: LogRange) -> list[tuple[Path, LogRange]]:
         """The small files that end where `token` begins, oldest first, once there are many.
@@ -101,7 +92,7 @@ class OfflineFiles:
         found = [(path, held) for path in folder.glob("*.parquet") if (held := _range(path))]
         place = (token.topic, token.partition)
         same = [(path, held) for path, held in found if (held.topic, held.partition) == place]
-        return sorted(same, key=lambda item: _widest_first(item[1]))
+        return sorted(same, key=lambda item: widest_first(item[1]))
 
     def lock(self, group: Group) -> None:
         """Take the group's run lock; the system frees it when the process dies, however it dies."""
@@ -162,11 +153,3 @@ def _flush(path: Path) -> None:
 def _range(path: Path) -> LogRange | None:
     match = _RANGE_NAME.fullmatch(path.name)
     return match and LogRange(match[1], int(match[2]), int(match[3]), int(match[4]))
-
-
-def _widest_first(held: LogRange) -> tuple[str, int, int, int]:
-    return held.topic, held.partition, held.first_offset, -held.next_offset
-
-
-def _overlaps(one: LogRange, other: LogRange) -> bool:
-    return one.first_offset < other.next_offset and other.first_offset < one.next_offset

@@ -9,7 +9,9 @@ from typing import TypeAlias, cast
 from headrace.registry.catalog import Group
 from headrace.sync.errors import RunConflict
 from headrace.sync.offline.ports import ChangeQuery, ChangeSet, LogRange
+from headrace.sync.offline.ranges import counting, is_inside
 from headrace.sync.offline.types import (
+    COMMAND_OFFSET,
     DELETED,
     EVENT_TIME,
     INGESTED_AT,
@@ -40,7 +42,7 @@ class MemoryOfflineStore:
 
     async def append(self, group: Group, rows: Rows, token: LogRange) -> None:
         kept = self._appended.setdefault(group.name, {})
-        for other in [known for known in kept if _overlap(known, token)]:
+        for other in [known for known in kept if is_inside(known, token)]:
             del kept[other]
         kept[token] = rows.to_pylist()
 
@@ -71,8 +73,17 @@ class MemoryOfflineStore:
         self._running.pop(group.name, None)
 
     async def stored(self, group: Group) -> Rows:
-        rows = [row for batch in self._appended.get(group.name, {}).values() for row in batch]
-        return arrow_rows(declared_columns(group) + system_columns(), rows)
+        return arrow_rows(declared_columns(group) + system_columns(), self._rows(group))
+
+    def _rows(self, group: Group) -> list[Row]:
+        """Every row that counts."""
+        kept = self._appended.get(group.name, {})
+        return [
+            row
+            for token, first_offset in counting((token, token) for token in kept)
+            for row in kept[token]
+            if first_offset is None or cast("int", row[COMMAND_OFFSET]) >= first_offset
+        ]
 
     def _change(self, group: Group, query: ChangeQuery) -> tuple[list[Row], ChangeSet]:
         latest = self._latest(group)
@@ -92,9 +103,8 @@ class MemoryOfflineStore:
 
     def _latest(self, group: Group) -> list[Row]:
         by_key: dict[str, list[Row]] = {}
-        for batch in self._appended.get(group.name, {}).values():
-            for row in batch:
-                by_key.setdefault(_key(group, row), []).append(_with_defaults(group, row))
+        for row in self._rows(group):
+            by_key.setdefault(_key(group, row), []).append(_with_defaults(group, row))
         latest: list[Row] = []
         for rows in by_key.values():
             newest = max(_moment(group, row) for row in rows)
@@ -146,8 +156,3 @@ def _hash(group: Group, row: Row) -> str:
 
 def _instant(milliseconds: int) -> datetime:
     return _EPOCH + timedelta(milliseconds=milliseconds)
-
-
-def _overlap(one: LogRange, other: LogRange) -> bool:
-    same = (one.topic, one.partition) == (other.topic, other.partition)
-    return same and one.first_offset < other.next_offset and other.first_offset < one.next_offset

@@ -76,8 +76,10 @@ class OfflineWriter(Protocol):
     async def append(self, group: Group, rows: Rows, token: LogRange) -> None:
         """Append `rows` (declared and system columns); durable when this returns.
 
-        Rows appended before under a token that overlaps this one are replaced: they can only be the
-        work of a worker that died before its checkpoint, and the redo covers them again.
+        Rows appended before under a token wholly inside this one are replaced: the redo of a worker
+        that died before its checkpoint covers them again. Rows of any other token are kept, since
+        they may be the work of a worker that came after this one. Where two tokens share offsets
+        the rows of one of them count, so each offset is told once (`ranges.py` says which).
         """
         ...
 

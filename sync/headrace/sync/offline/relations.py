@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 from headrace.registry.catalog import Group
 from headrace.registry.physical import quoted
 from headrace.sync.offline.types import (
+    COMMAND_OFFSET,
     DELETED,
     EVENT_TIME,
     INGESTED_AT,
@@ -52,6 +53,19 @@ def names(columns: Sequence[Column], table: str = "") -> str:
 
 def all_columns(group: Group) -> list[Column]:
     return declared_columns(group) + system_columns()
+
+
+def scan_of(files: Sequence[tuple[str, int | None]]) -> str:
+    """What stands behind `FROM` to read Parquet files as one table, columns matched by name; of a
+    file with an offset only the rows of commands from there on."""
+    whole = ", ".join(text_literal(path) for path, first_offset in files if first_offset is None)
+    parts = [f"FROM read_parquet([{whole}], union_by_name = true)"] if whole else []
+    parts += [
+        f"FROM read_parquet({text_literal(path)}) WHERE {COMMAND_OFFSET} >= {first_offset}"
+        for path, first_offset in files
+        if first_offset is not None
+    ]
+    return f"({' UNION ALL BY NAME '.join(parts)})"
 
 
 def stored_rows(group: Group, present: Collection[str], scan: str) -> str:
