@@ -241,6 +241,22 @@ async def test_a_hostile_command_is_refused_alone(
         assert [place["index"] for place in answer.json()["appended"]] == [1]
 
 
+async def test_a_command_that_the_log_never_takes_is_refused_alone(
+    client: httpx.AsyncClient, gateway: StoreGateway
+) -> None:
+    gateway.appender.bytes_max = 400
+    padded = json.dumps(update(2)).encode().replace(b"{", b"{" + b" " * 400, 1)
+    body = b"[" + b",".join([padded, b"7", json.dumps(update(1)).encode()]) + b"]"
+    answer = await client.post(
+        "/v1/commands", content=body, headers={"content-type": "application/json"}
+    )
+    assert answer.status_code == 207
+    assert [place["index"] for place in answer.json()["appended"]] == [2]
+    first, second = answer.json()["refused"]
+    assert (first["index"], first["code"], second["index"]) == (0, "TOO_LARGE", 1)
+    assert f"takes {len(padded)} bytes" in first["detail"]
+
+
 async def test_a_log_that_is_down_is_503_with_a_time_to_come_back(
     client: httpx.AsyncClient, gateway: StoreGateway
 ) -> None:

@@ -142,17 +142,22 @@ class TinyEngine:
 
 @dataclass
 class ListAppender:
-    """A command log in memory; `broken` makes it unreachable."""
+    """A command log in memory; `broken` makes it unreachable, `bytes_max` refuses long commands."""
 
     records: list[tuple[bytes, bytes]] = field(default_factory=list)
     broken: Exception | None = None
+    bytes_max: int = 1 << 30
 
-    async def append(self, records: Sequence[tuple[bytes, bytes]]) -> Sequence[Appended]:
+    async def append(self, records: Sequence[tuple[bytes, bytes]]) -> Sequence[Appended | None]:
         if self.broken is not None:
             raise self.broken
-        first = len(self.records)
-        self.records.extend(records)
-        return [Appended("realtime", 0, first + index) for index in range(len(records))]
+        places: list[Appended | None] = []
+        for key, command in records:
+            fits = len(command) <= self.bytes_max
+            places.append(Appended("realtime", 0, len(self.records)) if fits else None)
+            if fits:
+                self.records.append((key, command))
+        return places
 
 
 @dataclass

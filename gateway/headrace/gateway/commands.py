@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.codec import encode_commands
+from headrace.codec import Rejection, encode_commands
 from headrace.gateway.catalog_in_force import CatalogInForce
 from headrace.gateway.errors import LogUnavailable, TooManyCommands, UnreadableRequest
 from headrace.gateway.ports import Clock, CommandAppender
@@ -35,25 +35,47 @@ class CommandIntake:
         batch = encode_commands(catalog, payloads, now_ms=self._clock())
         accepted = [(index, key) for index, _, key, _ in batch.coordinates()]
         places = await self._appender.append([(key, payloads[index]) for index, key in accepted])
+        placed = [(index, place) for (index, _), place in zip(accepted, places, strict=True)]
         return CommandsShape(
             generation=catalog.generation,
             appended=tuple(
                 AppendedShape(
                     index=index, topic=place.topic, partition=place.partition, offset=place.offset
                 )
-                for (index, _), place in zip(accepted, places, strict=True)
+                for index, place in placed
+                if place is not None
             ),
             refused=tuple(
-                RefusedShape(
-                    index=rejection.index,
-                    code=rejection.code,
-                    detail=rejection.message,
-                    path=rejection.path,
-                    offset=rejection.offset,
+                sorted(
+                    [
+                        *map(_refused, batch.rejections),
+                        *(
+                            _too_large(index, len(payloads[index]))
+                            for index, place in placed
+                            if place is None
+                        ),
+                    ],
+                    key=lambda refused: refused.index,
                 )
-                for rejection in batch.rejections
             ),
         )
+
+
+def _refused(rejection: Rejection) -> RefusedShape:
+    return RefusedShape(
+        index=rejection.index,
+        code=rejection.code,
+        detail=rejection.message,
+        path=rejection.path,
+        offset=rejection.offset,
+    )
+
+
+def _too_large(index: int, command_bytes: int) -> RefusedShape:
+    detail = (
+        f"the command takes {command_bytes} bytes, more than the command log takes; make it smaller"
+    )
+    return RefusedShape(index=index, code="TOO_LARGE", detail=detail, path="", offset=None)
 
 
 def read_list(body: bytes) -> list[bytes]:

@@ -193,6 +193,9 @@ class Appended(msgspec.Struct, frozen=True):
 class CommandAppender(Protocol):
     """The command log, as callers of `POST /v1/commands` reach it."""
 
-    async def append(self, records: Sequence[tuple[bytes, bytes]]) -> Sequence[Appended]:
-        """Append (key bytes, command bytes) in order, durably; raises `LogUnavailable`."""
+    async def append(self, records: Sequence[tuple[bytes, bytes]]) -> Sequence[Appended | None]:
+        """Append (key bytes, command bytes) in order, durably; raises `LogUnavailable`.
+
+        None stands for a command that is larger than the log will ever take.
+        """
         ...

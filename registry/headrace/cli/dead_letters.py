@@ -81,9 +81,19 @@ async def _replay(settings: Settings) -> int:
 
     command_log = open_commands(settings.commands)
     try:
-        return await replay(command_log.dead_letters(), command_log.producer())
+        return await replay(command_log.dead_letters(), command_log.producer(), on_cut=_say_cut)
     finally:
         await command_log.close()
+
+
+def _say_cut(listed: ListedLetter) -> None:
+    source = listed.letter.source
+    click.echo(
+        f"{source.topic}/{source.partition}/{source.offset}  not replayed: its letter holds "
+        f"{len(listed.letter.value):,} of {listed.letter.command_bytes:,} bytes; the command is "
+        "on its topic as long as that is kept",
+        err=True,
+    )
 
 
 def _for_people(listed: ListedLetter) -> str:
@@ -104,6 +114,7 @@ def _for_programs(listed: ListedLetter) -> dict[str, object]:
         "message": letter.message,
         "key_base64": base64.b64encode(letter.key).decode(),
         "command_base64": base64.b64encode(letter.value).decode(),
+        "command_bytes": letter.command_bytes or len(letter.value),
         "died_at_ms": letter.died_at_ms,
         "replayed": listed.replayed,
     }

@@ -18,6 +18,7 @@ from headrace.sync.logs.kafka_clients import (
     reason_of,
     running,
 )
+from headrace.sync.logs.kafka_topics import topic_bytes_max
 
 if TYPE_CHECKING:
     from headrace.sync.logs.kafka_url import KafkaUrl
@@ -49,17 +50,20 @@ async def _checks(admin: Any, url: KafkaUrl) -> AsyncIterator[Finding]:
     detail = "Kafka tells its clients neither its version nor its time"
     yield Finding(part=PART, check="version", ok=None, detail=detail)
     present = set(await admin.list_topics())
-    wanted = [url.topic("realtime"), url.topic("bulk"), url.dead_letter_topic]
+    wanted = topic_bytes_max(url)
     for name in wanted:
         if name not in present:
             yield _failed("topic", f"`{name}` is missing", "run `headrace apply`")
-    for name in wanted:
+    for name, bytes_max in wanted.items():
         if name in present:
-            yield await _topic(admin, name)
+            yield await _topic(admin, name, bytes_max)
 
 
-async def _topic(admin: Any, name: str) -> Finding:
-    """Kept by time, never compacted (semantics 27), and shorter than delete markers (4)."""
+async def _topic(admin: Any, name: str, bytes_max: int) -> Finding:
+    """Kept by time, never compacted (semantics 27), and shorter than delete markers (4).
+
+    It also takes the longest command, or the letter of one.
+    """
     [answer] = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
     [resource] = answer.resources
     code, message, *_, entries = resource
@@ -67,13 +71,18 @@ async def _topic(admin: Any, name: str) -> Finding:
         return _failed("topic", f"`{name}`: {message}", "let the user of the URL DescribeConfigs")
     settings = {entry[0]: entry[1] for entry in entries}
     policy, retention_ms = settings["cleanup.policy"], int(settings["retention.ms"])
-    ok = policy == "delete" and 0 < retention_ms < DELETE_GRACE_MS
-    detail = f"`{name}`, cleanup.policy {policy}, retention.ms {retention_ms}"
+    taken_bytes = int(settings["max.message.bytes"])
+    kept = policy == "delete" and 0 < retention_ms < DELETE_GRACE_MS
+    detail = (
+        f"`{name}`, cleanup.policy {policy}, retention.ms {retention_ms}, "
+        f"max.message.bytes {taken_bytes}"
+    )
     fix = (
         f"kafka-configs --alter --topic {name} --add-config "
-        f"cleanup.policy=delete,retention.ms=604800000 (below {DELETE_GRACE_MS})"
+        f"cleanup.policy=delete,retention.ms=604800000,max.message.bytes={bytes_max} "
+        f"(retention below {DELETE_GRACE_MS}, no fewer bytes)"
     )
-    return judged(PART, "topic", detail, ok=ok, fix=fix)
+    return judged(PART, "topic", detail, ok=kept and taken_bytes >= bytes_max, fix=fix)
 
 
 def _failed(check: str, detail: str, fix: str) -> Finding:

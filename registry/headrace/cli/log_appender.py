@@ -32,18 +32,18 @@ class LogAppender:
 
     def __init__(self, producer: CommandProducer) -> None:
         self._producer = producer
-        self._under_way: set[asyncio.Future[list[Coordinates]]] = set()
+        self._under_way: set[asyncio.Future[Sequence[Coordinates | None]]] = set()
         self._look_now = asyncio.Event()
         self.problem: str | None = None
 
-    async def append(self, records: Sequence[tuple[bytes, bytes]]) -> Sequence[Appended]:
+    async def append(self, records: Sequence[tuple[bytes, bytes]]) -> Sequence[Appended | None]:
         """Append to the real-time topic; raises the gateway's `LogUnavailable`.
 
         What was refused while under way may still arrive; sending it again changes nothing.
         """
         if self.problem is not None:
             raise _refusal(self.problem)
-        appending = asyncio.ensure_future(self._producer.append("realtime", records))
+        appending = asyncio.ensure_future(self._places(records))
         self._under_way.add(appending)
         try:
             await asyncio.wait({appending})
@@ -57,7 +57,16 @@ class LogAppender:
         except errors.LogUnavailable as error:
             self._look_now.set()
             raise _refusal(str(error)) from None
-        return [Appended(place.topic, place.partition, place.offset) for place in places]
+        return [
+            None if place is None else Appended(place.topic, place.partition, place.offset)
+            for place in places
+        ]
+
+    async def _places(self, records: Sequence[tuple[bytes, bytes]]) -> Sequence[Coordinates | None]:
+        try:
+            return await self._producer.append("realtime", records)
+        except errors.RecordTooLarge as error:
+            return error.places
 
     async def watch(self) -> None:
         """Look at the log until cancelled, and say when it goes and comes."""

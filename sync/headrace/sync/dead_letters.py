@@ -7,7 +7,7 @@ applied comes back as a new dead letter.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import get_args
 
 import msgspec
@@ -45,9 +45,15 @@ async def list_letters(dead_letters: DeadLetters) -> AsyncIterator[ListedLetter]
             yield ListedLetter(place, letter, replayed=place.offset < mark)
 
 
-async def replay(dead_letters: DeadLetters, producer: CommandProducer) -> int:
+async def replay(
+    dead_letters: DeadLetters,
+    producer: CommandProducer,
+    *,
+    on_cut: Callable[[ListedLetter], None] = lambda listed: None,
+) -> int:
     """Append every letter after the replay mark to its own topic again; how many there were.
 
+    A letter that does not hold its whole command is told to `on_cut` and left out.
     Letters that die meanwhile wait for the next replay. Raises `LogUnavailable`; called again
     it goes on where it stopped.
     """
@@ -56,6 +62,8 @@ async def replay(dead_letters: DeadLetters, producer: CommandProducer) -> int:
     async for listed in list_letters(dead_letters):
         if listed.replayed:
             continue
+        if listed.letter.command_bytes is not None:
+            on_cut(listed)
         batch.append(listed)
         if len(batch) == REPLAY_ROWS:
             replayed += await _replay_batch(dead_letters, producer, batch)
@@ -73,6 +81,8 @@ async def _replay_batch(
     for listed in batch:
         marks[listed.place.topic, listed.place.partition] = listed.place.offset + 1
         letter = listed.letter
+        if letter.command_bytes is not None:
+            continue
         by_topic.setdefault(command_topic(letter.source), []).append((letter.key, letter.value))
     for topic, records in by_topic.items():
         await producer.append(topic, records)

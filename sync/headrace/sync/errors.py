@@ -2,6 +2,7 @@
 
 SyncError
 ├── LogUnavailable          retriable: the command log cannot be reached
+├── RecordTooLarge          the command log will never take some of the records
 ├── StoreUnavailable        retriable: the online store cannot be reached or refuses writes
 ├── StoreRefused            the online store will never take one of these commands
 ├── CatalogMissing          retriable: no catalog was ever published
@@ -17,7 +18,11 @@ SyncError
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from headrace.sync.ports import Coordinates
 
 
 class SyncError(Exception):
@@ -30,6 +35,16 @@ class SyncError(Exception):
 class LogUnavailable(SyncError):
     code = "LOG_UNAVAILABLE"
     retriable = True
+
+
+class RecordTooLarge(SyncError):
+    """`places` has one entry a record, in order: None for those that are refused for their size."""
+
+    code = "TOO_LARGE"
+
+    def __init__(self, message: str, places: Sequence[Coordinates | None]) -> None:
+        super().__init__(message)
+        self.places = places
 
 
 class StoreUnavailable(SyncError):

@@ -15,6 +15,9 @@ Topic = Literal["realtime", "bulk"]
 PartitionId = tuple[str, int]
 """(topic, partition)."""
 
+COMMAND_BYTES_MAX = 4 * 1024 * 1024
+"""The longest command that the codec reads."""
+
 BATCH_BYTES_MAX = 8 * 1024 * 1024
 """Bytes of command values that one poll brings at most; bounds a reader's memory."""
 
@@ -36,8 +39,12 @@ class LogRecord(msgspec.Struct, frozen=True):
     appended_at_ms: int
 
 
-class DeadLetter(msgspec.Struct, frozen=True):
-    """A command that could not be applied: where it came from, why, and its original bytes."""
+class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A command that could not be applied: where it came from, why, and its original bytes.
+
+    `command_bytes` is None for a whole command. Where the log does not take that many bytes at once
+    it is their number, and `value` (and `key`) holds the first of them alone.
+    """
 
     source: Coordinates
     code: str
@@ -45,6 +52,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
     key: bytes
     value: bytes
     died_at_ms: int
+    command_bytes: int | None = None
 
 
 class CommandProducer(Protocol):
@@ -56,6 +64,7 @@ class CommandProducer(Protocol):
         """Append (partition key, command bytes) pairs in order; raises `LogUnavailable`.
 
         All of one call or nothing. Equal keys share a partition, so their order is kept.
+        Raises `RecordTooLarge` once all are durable but those that the log will never take.
         """
         ...
 
@@ -118,7 +127,10 @@ class DeadLetters(Protocol):
     """The dead-letter topic. A crash may append a letter twice; `source` tells them as one."""
 
     async def append(self, letters: Sequence[DeadLetter]) -> None:
-        """Append letters in order; durable when this returns; raises `LogUnavailable`."""
+        """Append letters in order; durable when this returns; raises `LogUnavailable`.
+
+        A letter that is too large for the log is kept without the end of its bytes.
+        """
         ...
 
     def read(self) -> AsyncIterator[tuple[Coordinates, DeadLetter]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import IO
 
@@ -11,11 +11,14 @@ import msgspec
 
 from headrace.codec import Catalog, encode_commands
 from headrace.sync.clock import ClockMs, wall_clock_ms
-from headrace.sync.ports import CommandProducer, Topic
+from headrace.sync.errors import RecordTooLarge
+from headrace.sync.ports import COMMAND_BYTES_MAX, CommandProducer, Coordinates, Topic
 from headrace.sync.writer import reason
 
-LINE_BYTES_MAX = 1 << 20
+LINE_BYTES_MAX = COMMAND_BYTES_MAX
 CHUNK_LINES = 1_000
+CHUNK_BYTES = 2 * COMMAND_BYTES_MAX
+"""A chunk ends with the line that reaches this."""
 
 
 class RefusedLine(msgspec.Struct, frozen=True):
@@ -48,7 +51,7 @@ async def send_lines(
     Raises `LogUnavailable`; the commands reported so far are on the log then.
     """
     lines = read_lines(source)
-    while chunk := await asyncio.to_thread(lambda: list(islice(lines, CHUNK_LINES))):
+    while chunk := await asyncio.to_thread(_chunk, lines):
         texts = [line for line in chunk if line.text is not None]
         payloads = [line.text for line in texts if line.text is not None]
         batch = encode_commands(catalog, payloads, now_ms=now_ms())
@@ -61,9 +64,31 @@ async def send_lines(
             for line in chunk
             if line.text is None
         ]
-        records = [(key, payloads[index]) for index, _, key, _ in batch.coordinates()]
-        placed = await producer.append(topic, records)
-        on_chunk(len(placed), sorted(refused, key=lambda line: line.line))
+        accepted = [(index, key) for index, _, key, _ in batch.coordinates()]
+        places: Sequence[Coordinates | None]
+        try:
+            places = await producer.append(topic, [(key, payloads[at]) for at, key in accepted])
+        except RecordTooLarge as error:
+            places = error.places
+            refused += [
+                RefusedLine(texts[index].number, error.code, str(error))
+                for (index, _), place in zip(accepted, places, strict=True)
+                if place is None
+            ]
+        appended = sum(place is not None for place in places)
+        on_chunk(appended, sorted(refused, key=lambda line: line.line))
+
+
+def _chunk(lines: Iterator[Line]) -> list[Line]:
+    """The next lines, bounded in number and bytes."""
+    chunk: list[Line] = []
+    size_bytes = 0
+    for line in islice(lines, CHUNK_LINES):
+        chunk.append(line)
+        size_bytes += len(line.text or b"")
+        if size_bytes >= CHUNK_BYTES:
+            break
+    return chunk
 
 
 def read_lines(source: IO[bytes]) -> Iterator[Line]:

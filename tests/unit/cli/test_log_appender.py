@@ -67,6 +67,7 @@ async def until_it_looked(log: Silent) -> None:
 
 async def test_an_append_is_answered_with_its_place(appender: LogAppender) -> None:
     (place,) = await appender.append(RECORDS)
+    assert place is not None
     assert (place.topic, place.offset) == ("realtime", 0)
 
 
@@ -111,4 +112,17 @@ async def test_a_caller_that_goes_away_cancels_its_append_alone(
     with pytest.raises(asyncio.CancelledError):
         await gone
     log.answers.set()
-    assert (await appender.append(RECORDS))[0].offset == 0
+    (place,) = await appender.append(RECORDS)
+    assert place is not None
+    assert place.offset == 0
+
+
+async def test_a_command_that_the_log_does_not_take_has_no_place() -> None:
+    class Small(MemoryProducer):
+        async def append(
+            self, topic: Topic, records: Sequence[tuple[bytes, bytes]]
+        ) -> list[Coordinates]:
+            raise errors.RecordTooLarge("too large", [Coordinates("t", 1, 2), None])
+
+    first, second = await LogAppender(Small(MemoryCommandLog())).append(RECORDS * 2)
+    assert (first and first.offset, second) == (2, None)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import pytest
 from room_commands import OBJECT, START_MS, Command, document
 
-from headrace.codec import Catalog, partition_key
+from headrace.codec import Catalog, encode_commands, partition_key
 from headrace.registry.catalog import encode_document
-from headrace.sync.logs.memory import MemoryCommandLog
-from headrace.sync.ports import Topic
-from headrace.sync.send import LINE_BYTES_MAX, RefusedLine, read_lines, send_lines
+from headrace.sync.errors import RecordTooLarge
+from headrace.sync.logs.memory import MemoryCommandLog, MemoryProducer
+from headrace.sync.ports import COMMAND_BYTES_MAX, Coordinates, Topic
+from headrace.sync.send import CHUNK_BYTES, LINE_BYTES_MAX, RefusedLine, read_lines, send_lines
 
 NOW_MS = START_MS + 1_000_000
 
@@ -94,3 +96,57 @@ def test_a_line_of_exactly_the_bound_is_read() -> None:
     (line,) = read_lines(io.BytesIO(b"x" * LINE_BYTES_MAX + b"\n"))
     assert line.text is not None
     assert len(line.text) == LINE_BYTES_MAX
+
+
+class SmallLog(MemoryProducer):
+    """Takes nothing beyond some bytes."""
+
+    async def append(
+        self, topic: Topic, records: Sequence[tuple[bytes, bytes]]
+    ) -> list[Coordinates]:
+        small = [record for record in records if len(record[1]) < 300]
+        placed = iter(await super().append(topic, small))
+        places = [next(placed) if len(value) < 300 else None for _, value in records]
+        raise RecordTooLarge("refused for its size", places)
+
+
+async def test_a_line_larger_than_the_log_takes_is_refused_alone(sent: Sent) -> None:
+    large = Command(OBJECT, "UPDATE", 2, START_MS, {"title": "x" * 300}).payload
+    text = io.BytesIO(b"\n".join([_line(1), large, _line(3)]))
+    await send_lines(
+        text,
+        SmallLog(sent.log),
+        sent.catalog,
+        "realtime",
+        on_chunk=sent.count,
+        now_ms=lambda: NOW_MS,
+    )
+    assert sent.appended == 2
+    assert sent.refused == [RefusedLine(2, "TOO_LARGE", "refused for its size")]
+
+
+async def test_lines_go_to_the_log_in_chunks_of_bounded_bytes(sent: Sent) -> None:
+    title = "x" * 1_000_000
+    lines = [Command(OBJECT, "UPDATE", n, START_MS, {"title": title}).payload for n in range(20)]
+    chunks: list[int] = []
+
+    def count(appended: int, refused: list[RefusedLine]) -> None:
+        chunks.append(appended)
+
+    await send_lines(
+        io.BytesIO(b"\n".join(lines)),
+        sent.log.producer(),
+        sent.catalog,
+        "realtime",
+        on_chunk=count,
+        now_ms=lambda: NOW_MS,
+    )
+    most = CHUNK_BYTES // len(lines[0]) + 1
+    assert (sum(chunks), max(chunks)) == (20, most)
+
+
+def test_the_longest_command_that_the_codec_reads_is_the_one_that_is_told(sent: Sent) -> None:
+    lengths = (COMMAND_BYTES_MAX, COMMAND_BYTES_MAX + 1)
+    longest = [_line(1).ljust(length) for length in lengths]
+    batch = encode_commands(sent.catalog, longest, now_ms=NOW_MS)
+    assert [(each.index, each.code) for each in batch.rejections] == [(1, "TOO_LARGE")]

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
@@ -21,10 +22,11 @@ from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
     IllegalStateError,
     KafkaError,
+    MessageSizeTooLargeError,
 )
 from aiokafka.structs import ConsumerRecord
 
-from headrace.sync.errors import CommitRefused, LogUnavailable
+from headrace.sync.errors import CommitRefused, LogUnavailable, RecordTooLarge
 from headrace.sync.logs.kafka_clients import (
     REQUEST_LIMIT_MS,
     reason_of,
@@ -33,6 +35,7 @@ from headrace.sync.logs.kafka_clients import (
     stopped,
 )
 from headrace.sync.logs.kafka_dead_letters import KafkaDeadLetters
+from headrace.sync.logs.kafka_sizes import BATCH_BYTES, DEAD_LETTER_TOPIC_BYTES_MAX
 from headrace.sync.logs.kafka_url import KafkaUrl
 from headrace.sync.ports import (
     BATCH_BYTES_MAX,
@@ -45,8 +48,9 @@ from headrace.sync.ports import (
 Part = TypeVar("Part", "KafkaProducer", "KafkaConsumer", "KafkaDeadLetters")
 
 APPEND_LIMIT_MS = 10_000
+RECORD_LIMIT_MS = 10
+"""How much longer for each record that may have to go alone."""
 LINGER_MS = 5
-BATCH_BYTES = 128 * 1024
 RECORD_BYTES_MAX = 4 * 1024 * 1024
 FETCH_BYTES_MAX = 16 * 1024 * 1024
 LOOK_LIMIT_MS = 2_000
@@ -121,12 +125,14 @@ class KafkaProducer:
         self._client: AIOKafkaProducer | None = None
         self._starting = asyncio.Lock()
         self._endings: set[asyncio.Task[None]] = set()
+        self._refused_a_size: weakref.WeakSet[AIOKafkaProducer] = weakref.WeakSet()
 
     async def append(
         self, topic: Topic, records: Sequence[tuple[bytes, bytes]]
     ) -> list[Coordinates]:
         """Append in order and wait until every record is acknowledged; raises `LogUnavailable`.
 
+        Raises `RecordTooLarge` when the topic takes all but some that are too large for it.
         Kafka has no all-or-nothing without transactions: after `LogUnavailable` some of the records
         may still arrive. Appending them again is harmless, since commands are ordered by event time
         and repeat without effect.
@@ -144,15 +150,84 @@ class KafkaProducer:
                     sent.append(await client.send(topic, value=value, key=key))
                 stored = await asyncio.gather(*sent)
         except (KafkaError, OSError, TimeoutError) as error:
+            if client is not None and isinstance(error, MessageSizeTooLargeError):
+                self._refused_a_size.add(client)
             self._discard(client)
-            raise LogUnavailable(
-                f"Kafka at `{self._url.servers}` did not acknowledge {len(records)} records on "
-                f"`{topic}`: {reason_of(error)}; nothing that was acknowledged is lost, send again"
-            ) from error
+            if client is not None and client in self._refused_a_size:
+                return await self._again(topic, records, sent)
+            raise self._unacknowledged(topic, len(records), error) from error
         finally:
-            for future in sent:
-                future.cancel()  # Nobody looks any more at those that are still open.
-        return [Coordinates(topic, place.partition, place.offset) for place in stored]
+            _forget(sent)
+        return [_place(topic, place) for place in stored]
+
+    async def _again(
+        self,
+        topic: str,
+        records: Sequence[tuple[bytes, bytes]],
+        sent: Sequence[asyncio.Future[Any]],
+    ) -> list[Coordinates]:
+        """Send what was not acknowledged again, at last each record in a batch of its own.
+
+        A record that is refused for its size takes those of its batch with it, and leaves a gap in
+        the sequence of an idempotent producer, so that its partition takes nothing from it any
+        more: whoever else was sending through it comes here too. No sequence, no gap: a record may
+        come twice, which changes nothing.
+        """
+        places: list[Coordinates | None] = [None] * len(records)
+        for index, future in enumerate(sent):
+            if future.done() and not future.cancelled() and future.exception() is None:
+                places[index] = _place(topic, future.result())
+        try:
+            for batch_bytes in (BATCH_BYTES, 1):
+                await self._fill(places, topic, records, batch_bytes)
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise self._unacknowledged(topic, len(records), error) from error
+        appended = [place for place in places if place is not None]
+        if len(appended) == len(places):
+            return appended
+        largest_bytes = max(
+            len(value) for (_, value), place in zip(records, places, strict=True) if place is None
+        )
+        raise RecordTooLarge(
+            f"topic `{topic}` refuses {len(places) - len(appended)} of {len(places)} records for "
+            f"their size, the largest of {largest_bytes} bytes; make them smaller, or raise its "
+            "`max.message.bytes` to what `headrace doctor` says",
+            places,
+        )
+
+    async def _fill(
+        self,
+        places: list[Coordinates | None],
+        topic: str,
+        records: Sequence[tuple[bytes, bytes]],
+        batch_bytes: int,
+    ) -> None:
+        """Send the records that have no place yet; those refused for their size stay without."""
+        left = [index for index, place in enumerate(places) if place is None]
+        if not left:
+            return
+        limit_ms = APPEND_LIMIT_MS + RECORD_LIMIT_MS * len(left)
+        sent: dict[int, asyncio.Future[Any]] = {}
+        try:
+            async with (
+                running(self._client_for(idempotent=False, batch_bytes=batch_bytes)) as client,
+                asyncio.timeout(limit_ms / 1000),
+            ):
+                for index in left:
+                    key, value = records[index]
+                    with contextlib.suppress(MessageSizeTooLargeError):
+                        sent[index] = await client.send(topic, value=value, key=key)
+                for index, future in sent.items():
+                    with contextlib.suppress(MessageSizeTooLargeError):
+                        places[index] = _place(topic, await future)
+        finally:
+            _forget(sent.values())
+
+    def _unacknowledged(self, topic: str, records: int, error: BaseException) -> LogUnavailable:
+        return LogUnavailable(
+            f"Kafka at `{self._url.servers}` did not acknowledge {records} records on "
+            f"`{topic}`: {reason_of(error)}; nothing that was acknowledged is lost, send again"
+        )
 
     async def reach(self) -> None:
         """Ask a broker for the cluster as it is now."""
@@ -176,19 +251,22 @@ class KafkaProducer:
     async def _started(self) -> AIOKafkaProducer:
         async with self._starting:
             if self._client is None:
-                client = AIOKafkaProducer(
-                    **self._url.client_options(),
-                    acks="all",
-                    enable_idempotence=True,
-                    compression_type=self._url.compression,
-                    linger_ms=LINGER_MS,
-                    max_batch_size=BATCH_BYTES,
-                    max_request_size=RECORD_BYTES_MAX,
-                    request_timeout_ms=REQUEST_LIMIT_MS,
-                )
+                client = self._client_for(idempotent=True, batch_bytes=BATCH_BYTES)
                 await started(client)
                 self._client = client
             return self._client
+
+    def _client_for(self, *, idempotent: bool, batch_bytes: int) -> AIOKafkaProducer:
+        return AIOKafkaProducer(
+            **self._url.client_options(),
+            acks="all",
+            enable_idempotence=idempotent,
+            compression_type=self._url.compression,
+            linger_ms=LINGER_MS if batch_bytes > 1 else 0,
+            max_batch_size=batch_bytes,
+            max_request_size=DEAD_LETTER_TOPIC_BYTES_MAX,
+            request_timeout_ms=REQUEST_LIMIT_MS,
+        )
 
     def _discard(self, client: AIOKafkaProducer | None) -> None:
         """Let a client end in the background: whoever waits for an append has waited enough.
@@ -202,6 +280,18 @@ class KafkaProducer:
         ending = asyncio.create_task(stopped(client))
         self._endings.add(ending)
         ending.add_done_callback(self._endings.discard)
+
+
+def _forget(sent: Iterable[asyncio.Future[Any]]) -> None:
+    """Nobody looks any more at what became of these."""
+    for future in sent:
+        if not future.cancel() and not future.cancelled():
+            future.exception()  # Seen: asyncio would log it as never retrieved.
+
+
+def _place(topic: str, stored: Any) -> Coordinates:
+    """Of what aiokafka tells of a record that was acknowledged."""
+    return Coordinates(topic, stored.partition, stored.offset)
 
 
 class KafkaConsumer:

@@ -12,8 +12,13 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from headrace.sync.errors import LogUnavailable
+from headrace.sync.errors import LogUnavailable, RecordTooLarge
 from headrace.sync.logs.kafka_clients import REQUEST_LIMIT_MS, reason_of, running
+from headrace.sync.logs.kafka_sizes import (
+    LETTER_CUTS_BYTES,
+    LETTER_KEY_BYTES_MAX,
+    LETTER_MESSAGE_CHARACTERS_MAX,
+)
 from headrace.sync.logs.kafka_url import KafkaUrl
 from headrace.sync.logs.partitions import REPLAY_GROUP
 from headrace.sync.ports import Coordinates, DeadLetter, PartitionId
@@ -37,10 +42,32 @@ class KafkaDeadLetters:
         self._sender = sender
 
     async def append(self, letters: Sequence[DeadLetter]) -> None:
-        """Durable when it returns."""
+        """Durable when it returns; a letter that is too large for the topic is cut until it fits.
+
+        Only a topic whose limit is below a letter without any bytes (about 2 KiB) is refused: as
+        retriable, since its letters would be lost.
+        """
+        refused = await self._send(letters)
+        whole = [letters[index] for index in refused]
+        for bytes_max in LETTER_CUTS_BYTES:
+            refused = await self._send([_cut(letter, bytes_max) for letter in whole])
+            whole = [whole[index] for index in refused]
+        if whole:
+            raise LogUnavailable(
+                f"topic `{self._url.dead_letter_topic}` does not even take a dead letter without "
+                "the bytes of its command; raise its `max.message.bytes`"
+            )
+
+    async def _send(self, letters: Sequence[DeadLetter]) -> list[int]:
+        """Append; the positions of those that are too large for the topic."""
+        if not letters:
+            return []
         records = [(letter.key, msgspec.json.encode(letter)) for letter in letters]
-        if records:
+        try:
             await self._sender.send(self._url.dead_letter_topic, records)
+        except RecordTooLarge as error:
+            return [index for index, place in enumerate(error.places) if place is None]
+        return []
 
     async def read(self) -> AsyncIterator[tuple[Coordinates, DeadLetter]]:
         """All letters that lie on the topic now, oldest first within a partition."""
@@ -110,3 +137,17 @@ class KafkaDeadLetters:
 
     def _unavailable(self, act: str, error: Exception) -> LogUnavailable:
         return LogUnavailable(f"could not {act} at `{self._url.servers}`: {reason_of(error)}")
+
+
+def _cut(letter: DeadLetter, bytes_max: int) -> DeadLetter:
+    """The same with the first bytes of the command alone, and that said."""
+    return msgspec.structs.replace(
+        letter,
+        key=letter.key[:LETTER_KEY_BYTES_MAX],
+        value=letter.value[:bytes_max],
+        message=(
+            f"{letter.message[:LETTER_MESSAGE_CHARACTERS_MAX]} (the letters do not take "
+            f"its {len(letter.value)} bytes: at most the first {bytes_max} are kept)"
+        ),
+        command_bytes=len(letter.value),
+    )

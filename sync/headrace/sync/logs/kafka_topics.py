@@ -9,9 +9,19 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from headrace.sync.errors import LogUnavailable
 from headrace.sync.logs.kafka_clients import REQUEST_LIMIT_MS, reason_of, running
+from headrace.sync.logs.kafka_sizes import COMMAND_TOPIC_BYTES_MAX, DEAD_LETTER_TOPIC_BYTES_MAX
 from headrace.sync.logs.kafka_url import RETENTION_MS, KafkaUrl
 
 DEAD_LETTER_PARTITIONS = 1
+
+
+def topic_bytes_max(url: KafkaUrl) -> dict[str, int]:
+    """Our topics by full name, and the `max.message.bytes` that each must have."""
+    return {
+        url.topic("realtime"): COMMAND_TOPIC_BYTES_MAX,
+        url.topic("bulk"): COMMAND_TOPIC_BYTES_MAX,
+        url.dead_letter_topic: DEAD_LETTER_TOPIC_BYTES_MAX,
+    }
 
 
 async def create_topics(url: KafkaUrl) -> list[str]:
@@ -20,19 +30,19 @@ async def create_topics(url: KafkaUrl) -> list[str]:
     Topics are kept by time and never compacted (semantics 27): compaction would lose the commands
     of an UPDATE that names only some fields.
     """
-    wanted = {
-        url.topic("realtime"): url.partitions,
-        url.topic("bulk"): url.partitions,
-        url.dead_letter_topic: DEAD_LETTER_PARTITIONS,
-    }
     settings = {"cleanup.policy": "delete", "retention.ms": str(RETENTION_MS)}
     try:
         admin = AIOKafkaAdminClient(**url.client_options(), request_timeout_ms=REQUEST_LIMIT_MS)
         async with running(admin):
             present = set(await admin.list_topics())
             missing = [
-                NewTopic(name, partitions, url.replication, topic_configs=settings)
-                for name, partitions in wanted.items()
+                NewTopic(
+                    name,
+                    DEAD_LETTER_PARTITIONS if name == url.dead_letter_topic else url.partitions,
+                    url.replication,
+                    topic_configs=settings | {"max.message.bytes": str(bytes_max)},
+                )
+                for name, bytes_max in topic_bytes_max(url).items()
                 if name not in present
             ]
             if missing:
