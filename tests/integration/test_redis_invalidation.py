@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 from redis.asyncio import Redis
 
 from headrace.codec import Placement
+from headrace.loadtest.fault_proxy import (
+    CutMidReply,
+    DuplicateReply,
+    Fault,
+    FaultProxy,
+    Garble,
+    Pass,
+    SwapReplies,
+    resp_reply_end,
+)
 from headrace.loadtest.servers import Server
 from headrace.loadtest.servers.process import free_port
 from headrace.registry.cache_url import CacheUrl
 from headrace.sync.errors import CacheUnavailable
 from headrace.sync.stores.redis import RedisInvalidator
+from headrace.sync.stores.redis_cluster import RedisClusterInvalidator
 
 EPOCH = 41
 KEYS = [b"\0\0\0\1key-%d" % number for number in range(1_200)]
@@ -53,3 +66,78 @@ async def test_an_unreachable_node_is_named_and_the_others_are_invalidated(
     await invalidator.close()
     left = [key for key in KEYS if await client.exists(placement.block_key(key))]
     assert left == [key for key in KEYS if placement.node(key) == 1]
+
+
+WRONG_REPLIES = [b"+OK\r\n", b":1\r\n", b"*1\r\n:1\r\n", b"_\r\n", b"#t\r\n", b"%0\r\n"]
+
+
+@asynccontextmanager
+async def answering(reply: bytes) -> AsyncGenerator[int]:
+    """The port of a node that says the same to every command."""
+    serving: set[asyncio.Task[None] | None] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving.add(asyncio.current_task())
+        asked = b""
+        try:
+            while received := await reader.read(65_536):
+                asked += received
+                while asked and (end := resp_reply_end(asked, 0)) is not None:
+                    asked = asked[end:]
+                    writer.write(reply)
+        finally:
+            writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+        await asyncio.sleep(0.01)  # Who came last is served before the loop ends.
+        await asyncio.gather(*(task for task in serving if task), return_exceptions=True)
+
+
+URLS = [f"{login}127.0.0.1:{{}}/0{options}" for login in ("", ":x@") for options in ("", "?resp=2")]
+
+
+@pytest.mark.parametrize("reply", WRONG_REPLIES)
+@pytest.mark.parametrize("at", [*URLS, "127.0.0.1:{}/0?cluster=true"])
+async def test_what_is_no_count_of_this_deletion_invalidates_nothing(reply: bytes, at: str) -> None:
+    """A reply to another command, or to none, must neither pass for one nor end the writer."""
+    async with answering(reply) as port:
+        url = CacheUrl.parse(f"redis://{at.format(port)}")
+        invalidator = RedisClusterInvalidator(url) if url.cluster else RedisInvalidator(url)
+        with pytest.raises(CacheUnavailable, match=r"2 keys could not be invalidated; ."):
+            await invalidator.invalidate(KEYS[:2])
+        await invalidator.close()
+
+
+LIES: list[Callable[[int], Fault]] = [
+    lambda seed: Garble(seed),
+    lambda _: DuplicateReply(),
+    lambda _: SwapReplies(),
+    lambda _: CutMidReply(),
+]
+
+
+@pytest.mark.parametrize("lie", LIES, ids=["garbled", "twice", "swapped", "cut"])
+async def test_a_key_that_passes_for_invalidated_is_gone_whatever_its_node_says(
+    valkey_server: Server, client: Redis, lie: Callable[[int], Fault]
+) -> None:
+    name = f"{valkey_server.host}:{valkey_server.port}"
+    placement = Placement([name], epoch=EPOCH)
+    refused = 0
+    async with FaultProxy(valkey_server.host, valkey_server.port, framing=resp_reply_end) as proxy:
+        url = CacheUrl.parse(f"redis://127.0.0.1:{proxy.port}/0?epoch={EPOCH}")
+        invalidator = RedisInvalidator(url)
+        for seed in range(20):
+            blocks = [placement.block_key(key) for key in KEYS[seed : seed + 3]]
+            await client.mset(dict.fromkeys(blocks, b"block"))
+            proxy.fault = lie(seed)
+            try:
+                await invalidator.invalidate(KEYS[seed : seed + 3])
+            except CacheUnavailable:
+                refused += 1
+            else:
+                assert await client.exists(*blocks) == 0
+        proxy.fault = Pass()
+        await invalidator.invalidate(KEYS)
+        await invalidator.close()
+    assert refused > 0

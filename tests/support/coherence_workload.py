@@ -16,6 +16,7 @@ from headrace.loadtest.fault_proxy import (
     Delay,
     DuplicateReply,
     Fault,
+    FaultProxy,
     Garble,
     Pass,
     Refuse,
@@ -124,9 +125,11 @@ class Faults:
     async def _pause(self, least_ms: int, most_ms: int) -> None:
         await asyncio.sleep(self._cluster.chance.randint(least_ms, most_ms) / 1000)
 
-    async def _spell(self, fault: Fault, most_ms: int = 120) -> None:
+    async def _spell(
+        self, fault: Fault, most_ms: int = 120, *, proxy: FaultProxy | None = None
+    ) -> None:
         """One proxy misbehaves for a while: a gateway's or the writers'."""
-        proxy = self._cluster.chance.choice(self._cluster.proxies)
+        proxy = proxy or self._cluster.chance.choice(self._cluster.proxies)
         proxy.fault = fault
         await self._pause(30, most_ms)
         proxy.fault = Pass()
@@ -161,8 +164,14 @@ class Faults:
         await self._lie(Garble(self._cluster.chance.randrange(1000)))
 
     async def _lie(self, fault: Fault) -> None:
-        """A gateway's cache connection gives replies that are not true, then is replaced."""
-        position = self._cluster.chance.randrange(len(self._cluster.gateways))
+        """A gateway's cache connection gives replies that are not true, then is replaced.
+
+        Or the writers' does, who must take none of them for an invalidation: nothing is excused.
+        """
+        position = self._cluster.chance.randrange(len(self._cluster.proxies))
+        if position == len(self._cluster.gateways):
+            await self._spell(fault, proxy=self._cluster.proxies[position])
+            return
         proxy, gateway = self._cluster.proxies[position], self._cluster.gateways[position]
         self._cluster.lying(begins=True)
         proxy.fault = fault

@@ -8,6 +8,7 @@ of slots is fetched anew. A node that cannot be reached is left for a pause that
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import random
@@ -22,7 +23,6 @@ from redis.exceptions import (
     ClusterDownError,
     MovedError,
     NoScriptError,
-    RedisError,
     TryAgainError,
 )
 
@@ -136,8 +136,8 @@ class ClusterNode:
             pipeline.execute_command(*command)
         try:
             replies: list[Any] = await pipeline.execute(raise_on_error=False)
-        except (RedisError, OSError, TimeoutError) as error:
-            self._leave(str(error) or type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - bytes that are no reply make redis-py raise any
+            await self._drop(error)
             return None
         self._answered()
         return replies
@@ -150,15 +150,22 @@ class ClusterNode:
         try:
             async with asyncio.timeout(MAP_LIMIT_S):
                 told = await self._client.execute_command("CLUSTER", "SLOTS")  # RESP2 and 3 alike.
-        except (RedisError, OSError, TimeoutError) as error:
-            self._leave(str(error) or type(error).__name__)
+            spans = {(first, last): self._named(*owner[:2]) for first, last, owner, *_ in told}
+        except Exception as error:
+            await self._drop(error)
             raise
         self._answered()
-        return {(first, last): self._named(*owner[:2]) for first, last, owner, *_ in told}
+        return spans
 
     async def close(self) -> None:
         """Close every connection."""
         await self._client.aclose()
+
+    async def _drop(self, error: Exception) -> None:
+        """Leave the node, and every connection that may be out of step."""
+        self._leave(str(error) or type(error).__name__)
+        with contextlib.suppress(Exception):
+            await self._client.connection_pool.disconnect(inuse_connections=False)
 
     def _named(self, host: str | bytes, port: int) -> CacheNode:
         name = host.decode() if isinstance(host, bytes) else host
@@ -323,7 +330,7 @@ class ClusterLinks:
         for node in sorted(self._known.values(), key=lambda node: not node.up):
             try:
                 spans = await node.slots()
-            except (RedisError, OSError, TimeoutError) as error:
+            except Exception as error:  # noqa: BLE001 - as above; the next node may know
                 logger.debug("no map of slots from %s: %s", node.node.name, error)
                 continue
             if spans:

@@ -7,12 +7,14 @@ took its lease before the write can no longer fill.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import secrets
 from collections.abc import Sequence
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
 from headrace.codec import Placement
 from headrace.registry.cache_url import CacheUrl
@@ -20,6 +22,11 @@ from headrace.sync.errors import CacheUnavailable
 
 REQUEST_LIMIT_S = 0.5
 KEYS_PER_COMMAND = 500
+TOKEN_BYTES = 8
+
+
+class WrongReply(Exception):
+    """A node said what is no answer to what it was asked."""
 
 
 class RedisInvalidator:
@@ -50,25 +57,48 @@ class RedisInvalidator:
         """Delete block and lease of each key; raises `CacheUnavailable` naming the nodes."""
         lists = self._placement.invalidations(list(keys))
         outcomes = await asyncio.gather(
-            *(self._delete(node, cache_keys) for node, cache_keys in enumerate(lists)),
-            return_exceptions=True,
+            *(self._delete(node, cache_keys) for node, cache_keys in enumerate(lists))
         )
         failed = {
-            self._names[node]: outcome
-            for node, outcome in enumerate(outcomes)
-            if isinstance(outcome, BaseException)
+            self._names[node]: reason for node, reason in enumerate(outcomes) if reason is not None
         }
-        for outcome in failed.values():
-            if not isinstance(outcome, RedisError | OSError | TimeoutError):
-                raise outcome
         if failed:
-            reasons = ", ".join(f"`{name}`: {outcome}" for name, outcome in failed.items())
+            reasons = ", ".join(f"`{name}`: {reason}" for name, reason in failed.items())
             raise CacheUnavailable(f"{len(keys)} keys could not be invalidated; {reasons}")
 
     async def close(self) -> None:
         """Close every connection."""
         await asyncio.gather(*(node.aclose() for node in self._nodes))
 
-    async def _delete(self, node: int, cache_keys: list[bytes]) -> None:
-        for start in range(0, len(cache_keys), KEYS_PER_COMMAND):
-            await self._nodes[node].delete(*cache_keys[start : start + KEYS_PER_COMMAND])
+    async def _delete(self, node: int, cache_keys: list[bytes]) -> str | None:
+        """Why not all of these are deleted, if so: then the node's connections are dropped."""
+        try:
+            for start in range(0, len(cache_keys), KEYS_PER_COMMAND):
+                await self._delete_some(node, cache_keys[start : start + KEYS_PER_COMMAND])
+        except Exception as error:  # noqa: BLE001 - bytes that are no reply make redis-py raise any
+            with contextlib.suppress(Exception):
+                await self._nodes[node].connection_pool.disconnect()
+            return reason_of(error)
+        return None
+
+    async def _delete_some(self, node: int, cache_keys: list[bytes]) -> None:
+        """The token that comes back proves that the count before it answers this very command."""
+        token = secrets.token_bytes(TOKEN_BYTES)
+        pipeline: Any = self._nodes[node].pipeline(transaction=False)
+        pipeline.delete(*cache_keys)
+        pipeline.echo(token)
+        count, echoed = await pipeline.execute()
+        check_count(count, len(cache_keys))
+        if echoed != token:
+            raise WrongReply("the reply to `ECHO` is not what was sent")
+
+
+def check_count(reply: object, count_max: int) -> None:
+    """Raises `WrongReply` unless this may be the answer to the deletion of so many keys."""
+    if type(reply) is not int or not 0 <= reply <= count_max:
+        raise WrongReply(f"the reply to `DEL` of {count_max} keys is `{reply!r:.60}`, no count")
+
+
+def reason_of(error: Exception) -> str:
+    """What went wrong, in the words of the client where it has any."""
+    return str(error) or type(error).__name__

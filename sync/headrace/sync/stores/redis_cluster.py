@@ -8,6 +8,7 @@ command is refused while their slot moves and only one of them is there.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,12 +16,16 @@ from redis.asyncio import RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisClusterException, RedisError
 
 from headrace.registry.cache_slots import SlotPlacement
 from headrace.registry.cache_url import CacheUrl
 from headrace.sync.errors import CacheUnavailable
-from headrace.sync.stores.redis import KEYS_PER_COMMAND, REQUEST_LIMIT_S
+from headrace.sync.stores.redis import (
+    KEYS_PER_COMMAND,
+    REQUEST_LIMIT_S,
+    check_count,
+    reason_of,
+)
 
 LIMIT_S = 4 * REQUEST_LIMIT_S
 """Of one invalidation, the client's own look for the nodes included."""
@@ -53,18 +58,21 @@ class RedisClusterInvalidator:
                     some = keys[start : start + KEYS_PER_COMMAND]
                     await self._delete(map(self._placement.lease_key, some))
                     await self._delete(map(self._placement.block_key, some))
-        except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
-            reason = str(error) or type(error).__name__
+        except Exception as error:  # Bytes that are no reply make redis-py raise any.
+            with contextlib.suppress(Exception):
+                await self.close()  # The next call connects anew.
             raise CacheUnavailable(
-                f"{len(keys)} keys could not be invalidated; {reason}"
+                f"{len(keys)} keys could not be invalidated; {reason_of(error)}"
             ) from error
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, also those that told the client nothing of its nodes."""
         await self._cluster.aclose()
+        await self._cluster.nodes_manager.aclose("startup_nodes")
 
     async def _delete(self, cache_keys: Iterable[bytes]) -> None:
         pipeline = self._cluster.pipeline()
         for cache_key in cache_keys:
             pipeline.delete(cache_key)
-        await pipeline.execute()
+        for reply in await pipeline.execute():
+            check_count(reply, 1)
