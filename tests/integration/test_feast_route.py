@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator
+from pathlib import Path
 
 import httpx
 import pytest
 import pytest_asyncio
-from feast_groups import BENCH_FEATURES, BENCH_GROUPS, bench_value, feast_app
+from feast_groups import BENCH_FEATURES, BENCH_GROUPS, bench_value, empty_app, feast_app
 from gateway_over_lmdb import served
 from running_gateway import Answer, Connection, post
 
@@ -137,9 +138,39 @@ async def test_an_unknown_group_is_a_json_string_that_names_feasts_class(port: i
     assert "`nobody`" in detail["message"]
 
 
+async def test_a_version_of_a_view_is_no_name_of_a_group(port: int) -> None:
+    sent = body(features=["driver_hourly_stats@v2:score"], entities={"driver_id": [1001]})
+    assert (await ask(port, sent)).status == 404
+
+
 async def test_an_unused_key_is_named_in_a_header(port: int) -> None:
     answer = await ask(port, REQUESTS["an unused key"])
     assert (answer.status, answer.headers["headrace-warning"]) == (200, "not used: city")
+
+
+CARS, DRIVERS, SHIFTS = "car_stats:flights", "driver_hourly_stats:score", "shift_stats:hours"
+MIXED = {
+    "text before number": ([CARS, DRIVERS], {"driver_id": ["7"]}),
+    "number before text": ([DRIVERS, CARS], {"driver_id": [7]}),
+    "text where a number is wanted": ([DRIVERS, CARS], {"driver_id": ["7"]}),
+    "a number within a longer key": ([CARS, SHIFTS], {"driver_id": ["7"], "city": ["Seoul"]}),
+}
+
+
+@pytest.mark.parametrize("how", [(), ("content-encoding: identity",)], ids=["lane", "twin"])
+@pytest.mark.parametrize(("features", "entities"), MIXED.values(), ids=MIXED)
+async def test_groups_that_want_one_join_key_in_two_types_are_not_read_together(
+    port: int, features: list[str], entities: dict[str, list[object]], how: tuple[str, ...]
+) -> None:
+    """No value is ever that of another key (semantics 16)."""
+    answer = await ask(port, body(features=features, entities=entities), *how)
+    problem = answer.json()
+    assert (answer.status, problem["code"]) == (400, "WRONG_TYPE")
+    assert problem["path"] == "entities.driver_id"
+    types = {"car_stats": "Text", "driver_hourly_stats": "Long", "shift_stats": "Long"}
+    views = [feature.partition(":")[0] for feature in features]
+    said = " and ".join(f"{types[view]} to `{view}`" for view in views)
+    assert said in str(problem["detail"])
 
 
 @pytest.mark.parametrize("number", range(6))
@@ -172,3 +203,12 @@ async def test_health_is_readiness_under_the_name_that_feast_gives_it(port: int)
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
         answer = await client.get("/health")
     assert (answer.status_code, answer.json()["ready"]) == (200, True)
+
+
+async def test_health_is_503_until_a_catalog_is_loaded(tmp_path: Path) -> None:
+    async with (
+        served(await empty_app(tmp_path / "online")) as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
+    ):
+        answer = await client.get("/health")
+    assert (answer.status_code, answer.json()["ready"]) == (503, False)

@@ -31,6 +31,8 @@ from headrace.registry.watch import CatalogWatcher
 
 DRIVERS = "rides::driver-stats-v1"
 ROUTES = "rides::route-stats-v1"
+CARS = "rides::car-stats-v1"
+SHIFTS = "rides::shift-stats-v1"
 EVENT_MS = NOW_MS - 1_000
 STALE_MS = NOW_MS - 2 * 86_400_000
 BIG = 9_007_199_254_740_993
@@ -103,6 +105,23 @@ def document() -> CatalogDocument:
         keys=(KeyField(name="origin", type="Text"), KeyField(name="dest", type="Text")),
         schemas=(Schema(ordinal=1, fields=flights),),
     )
+    # Two more that call a Text what drivers call a Long, and the other way round.
+    cars = _group(
+        3,
+        CARS,
+        "car_stats",
+        keys=(KeyField(name="driver_id", type="Text"),),
+        schemas=(Schema(ordinal=1, fields=flights),),
+    )
+    shifts = _group(
+        4,
+        SHIFTS,
+        "shift_stats",
+        keys=(KeyField(name="driver_id", type="Long"), KeyField(name="city", type="Text")),
+        schemas=(
+            Schema(ordinal=1, fields=(ValueField(id=1, name="hours", type="Long", default=0),)),
+        ),
+    )
     activity = Service(
         name="driver-activity-v1",
         owner="tests",
@@ -115,7 +134,13 @@ def document() -> CatalogDocument:
     return CatalogDocument(
         generation=1,
         published_at_ms=NOW_MS,
-        groups=(drivers, routes, *(bench_group(number) for number in range(BENCH_GROUPS))),
+        groups=(
+            drivers,
+            routes,
+            cars,
+            shifts,
+            *(bench_group(number) for number in range(BENCH_GROUPS)),
+        ),
         services=(
             activity,
             *(bench_service(number, range(number + 1)) for number in range(5)),
@@ -155,6 +180,7 @@ def commands() -> Iterator[bytes]:
     yield _command(DRIVERS, {"driver_id": 1003}, full, STALE_MS)
     yield _command(DRIVERS, {"driver_id": BIG}, {"city": "Jeju"}, EVENT_MS)
     yield _command(ROUTES, {"origin": "ICN", "dest": "JFK"}, {"flights": 14}, EVENT_MS)
+    yield _command(SHIFTS, {"driver_id": 0, "city": "Seoul"}, {"hours": 8}, EVENT_MS)
     for number in range(BENCH_GROUPS):
         features = range(BENCH_FEATURES * number, BENCH_FEATURES * (number + 1))
         for entity in range(BENCH_ENTITIES):
@@ -164,6 +190,11 @@ def commands() -> Iterator[bytes]:
             yield _command(f"bench::group-{number}", {"entity": entity}, values, EVENT_MS)
 
 
+async def empty_app(folder: Path) -> Litestar:
+    """An application over a new store in `folder` that holds nothing, not even a catalog."""
+    return await _app_over(LmdbStore(str(folder)))
+
+
 async def feast_app(folder: Path) -> Litestar:
     """An application over a new store in `folder` that holds all of that."""
     store = LmdbStore(str(folder))
@@ -171,6 +202,10 @@ async def feast_app(folder: Path) -> Litestar:
     store.put(CATALOG_DOCUMENT, text)
     store.put(CATALOG_GENERATION, b"1")
     apply_commands(store, Catalog(text), commands())
+    return await _app_over(store)
+
+
+async def _app_over(store: LmdbStore) -> Litestar:
     watcher = CatalogWatcher(LmdbCatalogReader(store), lambda: NOW_MS)
     app = make_app(LmdbReads(ReadEngine(), store), CatalogInForce(watcher), watcher)
     await watcher.refresh()

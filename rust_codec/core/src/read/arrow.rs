@@ -133,9 +133,10 @@ impl<'a> Arrow<'a> {
             let Some(column) = self.columns.get(*position) else { continue };
             for row in 0..rows {
                 let row = if column.len() == 1 { 0 } else { row };
-                let integer = column.integers().get(row).copied().unwrap_or_default();
+                // The store keys were made of the same rows, so each has a key of its type.
+                let integer = column.integer(row).unwrap_or_default();
                 match key.scalar {
-                    Scalar::Text => lane.push_variable(column.text(row)),
+                    Scalar::Text => lane.push_variable(column.text(row).unwrap_or_default()),
                     // It was held to 32 bits when it was read.
                     Scalar::Integer => {
                         lane.push(i32::try_from(integer).unwrap_or_default().to_le_bytes());

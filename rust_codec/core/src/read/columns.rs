@@ -41,12 +41,22 @@ impl Column {
         &self.integers
     }
 
-    /// One Text; empty when there is none.
+    /// One integer; None in a Text column or behind its end.
     #[must_use]
-    pub fn text(&self, row: usize) -> &[u8] {
-        let start = row.checked_sub(1).and_then(|before| self.ends.get(before)).copied();
-        let end = self.ends.get(row).copied().unwrap_or_default();
-        self.text.get(start.unwrap_or_default()..end).unwrap_or_default()
+    #[inline]
+    pub fn integer(&self, row: usize) -> Option<i64> {
+        self.integers.get(row).copied()
+    }
+
+    /// One Text; None in a column of numbers or behind its end.
+    #[must_use]
+    pub fn text(&self, row: usize) -> Option<&[u8]> {
+        let end = self.ends.get(row).copied()?;
+        let start = match row.checked_sub(1) {
+            None => 0,
+            Some(before) => self.ends.get(before).copied()?,
+        };
+        self.text.get(start..end)
     }
 
     fn clear(&mut self) {

@@ -177,11 +177,26 @@ impl Draft<'_> {
                 );
                 return Err(unknown(Code::UnknownKey, detail, name, known.into_iter()));
             }
-            // Every read that uses the column narrows the type below.
+            let scalar = self
+                .service_scalar(service, &name.text)
+                .map_err(|problem| problem.at(name.offset).under(&name.text))?;
             let name = name.text.clone().into_owned();
-            self.columns.push(ColumnPlan { scalar: Scalar::Long, name, read: None });
+            self.columns.push(ColumnPlan { scalar, name, read: None });
         }
         Ok(())
+    }
+
+    /// The type of a request key. A group that is gone is told of with its read.
+    fn service_scalar(&self, service: &Service, request_key: &str) -> Result<Scalar> {
+        let uses = service.reads.iter().flat_map(|read| {
+            let group = self.catalog.group(&read.group);
+            let keys = group
+                .into_iter()
+                .flat_map(|group| group.keys.iter().map(|key| (group.name.as_str(), key.scalar)));
+            let named = keys.zip(&read.request_keys);
+            named.filter(|(_, name)| *name == request_key).map(|(used, _)| used)
+        });
+        shared_scalar(request_key, uses).map(|scalar| scalar.unwrap_or(Scalar::Long))
     }
 
     fn add_service_read(
@@ -206,15 +221,10 @@ impl Draft<'_> {
                 })?,
         };
         let mut columns = Vec::with_capacity(group.keys.len());
-        for (field, wanted) in group.keys.iter().zip(&read.request_keys) {
+        for wanted in &read.request_keys {
             let position = self.columns.iter().position(|column| column.name == *wanted);
-            let column = position.and_then(|position| self.columns.get_mut(position));
-            let Some((position, column)) = position.zip(column) else {
-                let missing = missing_key(wanted, &group.name, keys_offset);
-                return Err(missing.under("keys"));
-            };
-            column.scalar = narrower(column.scalar, field.scalar);
-            columns.push(position);
+            let missing = || missing_key(wanted, &group.name, keys_offset).under("keys");
+            columns.push(position.ok_or_else(missing)?);
         }
         let most = usize::try_from(group.max_events).unwrap_or(usize::MAX);
         let limit = read.limit.and_then(|limit| usize::try_from(limit).ok());
@@ -308,12 +318,35 @@ fn lacking(writer: &RecordSchema, group: &Group) -> FieldSet {
     lacking
 }
 
-/// The type that keys must have to fit both uses; a Text and a number fit no key.
-pub(super) const fn narrower(left: Scalar, right: Scalar) -> Scalar {
+/// The type that a key column must have to fit every use of it, each given as the name of a group
+/// and the type of its key field; None when there is no use.
+pub(super) fn shared_scalar<'g>(
+    name: &str,
+    mut uses: impl Iterator<Item = (&'g str, Scalar)>,
+) -> Result<Option<Scalar>> {
+    let Some((first_group, first)) = uses.next() else { return Ok(None) };
+    let mut shared = first;
+    for (group, scalar) in uses {
+        shared = narrower(shared, scalar).ok_or_else(|| {
+            let detail = format!(
+                "one key column `{name}` cannot serve both: it is {} to `{first_group}` and {} to \
+                 `{group}`; read them in requests of their own",
+                first.name(),
+                scalar.name()
+            );
+            Problem::new(Code::WrongType, detail)
+        })?;
+    }
+    Ok(Some(shared))
+}
+
+/// The type that keys must have to fit both uses; None where none does, as for a Text and a number.
+const fn narrower(left: Scalar, right: Scalar) -> Option<Scalar> {
     match (left, right) {
-        (Scalar::Long, other) => other,
-        (Scalar::Text, _) => Scalar::Text,
-        _ => Scalar::Integer,
+        (Scalar::Text, Scalar::Text) => Some(Scalar::Text),
+        (Scalar::Long, Scalar::Long) => Some(Scalar::Long),
+        (Scalar::Integer | Scalar::Long, Scalar::Integer | Scalar::Long) => Some(Scalar::Integer),
+        _ => None,
     }
 }
 

@@ -7,6 +7,7 @@ use super::columns::Column;
 use super::plan::{Accept, Plan, PlannedRead};
 use super::problem::{Code, Problem};
 use super::request::Result;
+use crate::catalog::KeyField;
 use crate::error::Error;
 use crate::key::KeyWriter;
 use crate::schema::Scalar;
@@ -86,20 +87,22 @@ impl Keys {
         if let [position] = read.columns.as_slice()
             && let Some(column) = columns.get(*position)
             && read.group.keys.first().is_some_and(|key| key.scalar != Scalar::Text)
+            && column.integers().len() == rows
         {
-            return self.encode_integers(plan, read, column);
+            return self.encode_integers(plan, read, *position, column);
         }
         for row in 0..rows {
             let mut writer = KeyWriter::new(&read.group, &mut self.bytes);
             for (field, position) in read.group.keys.iter().zip(&read.columns) {
-                let Some(column) = columns.get(*position) else { continue };
+                let column = columns.get(*position);
+                let column = column.ok_or_else(|| lacks(plan, *position, row, field))?;
                 let row = if column.len() == 1 { 0 } else { row };
                 let pushed = if field.scalar == Scalar::Text {
-                    let text = std::str::from_utf8(column.text(row)).unwrap_or_default();
-                    writer.push_text(text)
+                    let text = column.text(row).and_then(|text| str::from_utf8(text).ok());
+                    writer.push_text(text.ok_or_else(|| lacks(plan, *position, row, field))?)
                 } else {
-                    let value = column.integers().get(row).copied().unwrap_or_default();
-                    writer.push_integer(value)
+                    let value = column.integer(row);
+                    writer.push_integer(value.ok_or_else(|| lacks(plan, *position, row, field))?)
                 };
                 pushed.map_err(|error| refused(plan, *position, row, error))?;
             }
@@ -114,8 +117,13 @@ impl Keys {
     }
 
     /// The one key column that most groups have.
-    fn encode_integers(&mut self, plan: &Plan, read: &PlannedRead, column: &Column) -> Result<()> {
-        let position = read.columns.first().copied().unwrap_or_default();
+    fn encode_integers(
+        &mut self,
+        plan: &Plan,
+        read: &PlannedRead,
+        position: usize,
+        column: &Column,
+    ) -> Result<()> {
         for (row, value) in column.integers().iter().enumerate() {
             let mut writer = KeyWriter::new(&read.group, &mut self.bytes);
             writer.push_integer(*value).map_err(|error| refused(plan, position, row, error))?;
@@ -168,11 +176,20 @@ fn refused(plan: &Plan, column: usize, row: usize, error: Error) -> Problem {
     Problem::new(Code::BadKey, error.message).item(row).under(name)
 }
 
+/// A column without a key of the type that a group has: no such key is ever made up.
+#[cold]
+fn lacks(plan: &Plan, column: usize, row: usize, field: &KeyField) -> Problem {
+    let name = plan.columns.get(column).map_or("", |planned| &*planned.name);
+    let detail = format!("a key of type {} was expected", field.scalar.name());
+    Problem::new(Code::WrongType, detail).item(row).under(name)
+}
+
 /// Of the columns of a read, the one whose Text is longest in a row: what makes a key too long.
 fn longest(read: &PlannedRead, columns: &[Column], row: usize) -> usize {
     let length = |position: &usize| {
         let column = columns.get(*position);
-        column.map_or(0, |column| column.text(if column.len() == 1 { 0 } else { row }).len())
+        let text = column.and_then(|column| column.text(if column.len() == 1 { 0 } else { row }));
+        text.map_or(0, <[u8]>::len)
     };
     read.columns.iter().copied().max_by_key(length).unwrap_or_default()
 }

@@ -1,10 +1,15 @@
 //! `POST /get-online-features`: Feast's request and answer, rule by rule (semantics 16).
 
+use std::sync::Arc;
+
+use headrace_codec::catalog::Catalog;
 use headrace_codec::read::plan::Accept;
 use headrace_codec::read::row::RowError;
 use serde_json::{Value, json};
 
-use crate::fixture::{Fixture, HISTORY, NOW_MS, Response, USERS, double, long, text, user};
+use crate::fixture::{
+    DOCUMENT, Fixture, HISTORY, NOW_MS, Response, USERS, double, long, text, user,
+};
 
 const KINDS: &str = "live::kinds";
 const NO_TIME: &str = "1970-01-01T00:00:00Z";
@@ -400,5 +405,82 @@ fn members_that_stand_twice_and_broken_json_are_told_as_objects() {
         let response = fixture.read_as(body.as_bytes(), Accept::Feast);
         assert_eq!(response.status(), 400);
         assert!(response.json().is_object());
+    }
+}
+
+/// `live::kinds` and a second key of `live::route-stats-v1` under names that others use as numbers.
+fn with_one_name_of_two_types() -> Fixture {
+    let mut fixture = Fixture::new();
+    let document = DOCUMENT
+        .replace(
+            r#""keys":[{"name":"id","type":"Text"}]"#,
+            r#""keys":[{"name":"user_id","type":"Text"}]"#,
+        )
+        .replace(r#"{"name":"dest","type":"Text"}"#, r#"{"name":"user_id","type":"Long"}"#)
+        .replace(
+            r#""keys":{"origin":"from","dest":"to"}"#,
+            r#""keys":{"origin":"user_id","user_id":"to"}"#,
+        );
+    fixture.catalog = Arc::new(Catalog::from_json(document.as_bytes()).unwrap());
+    fixture.engine.install(Arc::clone(&fixture.catalog));
+    fixture
+}
+
+#[test]
+fn one_join_key_as_text_to_one_group_and_a_number_to_another_is_refused() {
+    let fixture = with_one_name_of_two_types();
+    let text_of = json!({"user_id": ["7"], "origin": ["s"]});
+    let number_of = json!({"user_id": [7], "origin": ["s"]});
+    let (kinds, users) = ("live::kinds:ratio", "live::user-stats-v1:level");
+    let (routes, history) = ("route_stats:FlightCount", "live::rich-history:user_gender");
+    for (references, said) in [
+        ([kinds, users], "Text to `live__kinds` and Long to `live__user-stats-v1`"),
+        ([users, kinds], "Long to `live__user-stats-v1` and Text to `live__kinds`"),
+        ([kinds, routes], "Text to `live__kinds` and Long to `route_stats`"),
+        ([history, kinds], "Integer to `live__rich-history` and Text to `live__kinds`"),
+    ] {
+        for entities in [&text_of, &number_of] {
+            let response = ask(&fixture, &features(&references, entities));
+            let problem = response.json();
+            assert_eq!((response.status(), &problem["code"]), (400, &json!("WRONG_TYPE")));
+            assert_eq!(problem["path"], "entities.user_id");
+            assert!(problem["detail"].as_str().unwrap().contains(said), "{problem}");
+        }
+    }
+}
+
+#[test]
+fn a_service_with_one_request_key_of_two_types_is_refused_on_both_routes() {
+    let fixture = with_one_name_of_two_types();
+    let keys = json!({"user_id": [1], "peer_user_id": [2], "to": [3]});
+    let feast =
+        json!({"feature_service": "room_ranker", "entities": keys, "full_feature_names": true});
+    let ours = json!({"service": "room-ranker-v1", "keys": keys});
+    for (body, accept, path, groups) in [
+        (feast, Accept::Feast, "entities.user_id", ["live__user-stats-v1", "route_stats"]),
+        (ours, Accept::Json, "keys.user_id", ["live::user-stats-v1", "live::route-stats-v1"]),
+    ] {
+        let response = fixture.read_as(body.to_string().as_bytes(), accept);
+        let problem = response.json();
+        assert_eq!((response.status(), &problem["code"]), (400, &json!("WRONG_TYPE")), "{problem}");
+        assert_eq!(problem["path"], path);
+        let [number, text] = groups;
+        let said = format!("Long to `{number}` and Text to `{text}`");
+        assert!(problem["detail"].as_str().unwrap().contains(&said), "{problem}");
+    }
+}
+
+#[test]
+fn an_integer_and_a_long_of_one_name_are_read_by_one_column_of_the_narrower() {
+    let mut fixture = Fixture::new();
+    fixture.put_user(1, &user("MALE", 3, None));
+    for references in [
+        ["live::user-stats-v1:level", "live::rich-history:ratio"],
+        ["live::rich-history:ratio", "live::user-stats-v1:level"],
+    ] {
+        let answer = answered(&fixture, &features(&references, &json!({"user_id": [1]})));
+        assert_eq!(column(&answer, "level")["values"], json!([3]));
+        let wide = features(&references, &json!({"user_id": [1_i64 << 31]}));
+        assert_eq!(refused(&fixture, &wide).2, "OUT_OF_RANGE");
     }
 }

@@ -7,7 +7,7 @@ use super::{Request, Target};
 use crate::catalog::{Catalog, Group, Service, ServiceRead};
 use crate::nearest::nearest;
 use crate::read::Limits;
-use crate::read::compile::{Draft, all_fields, field_position, missing_key, narrower};
+use crate::read::compile::{Draft, all_fields, field_position, missing_key, shared_scalar};
 use crate::read::counters::Counters;
 use crate::read::plan::{Accept, ColumnPlan, Plan};
 use crate::read::problem::{Code, Problem, echo};
@@ -61,11 +61,13 @@ impl Request<'_> {
         let mut draft = Draft { catalog, accept, options, counters, reads, columns: Vec::new() };
         let mut ignored: Vec<&str> = self.ignored.iter().map(String::as_str).collect();
         for column in &self.entities.columns {
-            match columns.scalar_of(&column.name.text) {
-                None => ignored.push(&column.name.text),
+            let name = &column.name;
+            let scalar = columns.scalar_of(&name.text);
+            match scalar.map_err(|it| it.at(name.offset).under(&name.text).under("entities"))? {
+                None => ignored.push(&name.text),
                 Some(scalar) => draft.columns.push(ColumnPlan {
                     scalar,
-                    name: column.name.text.clone().into_owned(),
+                    name: name.text.clone().into_owned(),
                     read: None,
                 }),
             }
@@ -196,13 +198,14 @@ impl Columns {
         })
     }
 
-    /// The type that a join key must have to fit every read that uses it; None when none does.
-    fn scalar_of(&self, join_key: &str) -> Option<Scalar> {
+    /// The type that a join key must have to fit every read that uses it; None when none uses it.
+    fn scalar_of(&self, join_key: &str) -> Result<Option<Scalar>> {
         let uses = self.wanted.iter().flat_map(|wanted| {
             let keys = wanted.group.keys.iter().zip(&wanted.join_keys);
-            keys.filter(|(_, name)| *name == join_key).map(|(key, _)| key.scalar)
+            let used = keys.filter(|(_, name)| *name == join_key);
+            used.map(|(key, _)| (wanted.group.feast_name.as_str(), key.scalar))
         });
-        uses.reduce(narrower)
+        shared_scalar(join_key, uses)
     }
 
     /// The schema ordinal of each group, under its Feast name.

@@ -7,7 +7,6 @@ use crate::read::columns::Column;
 use crate::read::plan::{Plan, PlannedRead};
 use crate::read::row::{Event, Record, Row};
 use crate::read::statuses::Status;
-use crate::schema::Scalar;
 use crate::status::RowStatus;
 use crate::text::{push_integer, push_text, push_timestamp};
 
@@ -90,16 +89,18 @@ impl<'a> Feast<'a> {
     }
 
     fn print_keys(&mut self) {
-        for (planned, column) in self.plan.columns.iter().zip(self.columns) {
+        for (_, column) in self.plan.columns.iter().zip(self.columns) {
             let rows = column.len();
             self.out.extend_from_slice(br#"{"values":["#);
             for row in 0..rows {
                 self.separate(row);
-                if planned.scalar == Scalar::Text {
-                    let text = std::str::from_utf8(column.text(row)).unwrap_or_default();
+                // A column holds one of the two, and what it holds was read as its type.
+                if let Some(value) = column.integer(row) {
+                    push_integer(self.out, value);
+                } else if let Some(Ok(text)) = column.text(row).map(str::from_utf8) {
                     push_text(self.out, text);
                 } else {
-                    push_integer(self.out, column.integers().get(row).copied().unwrap_or_default());
+                    self.out.extend_from_slice(b"null");
                 }
             }
             self.out.extend_from_slice(br#"],"statuses":["#);
