@@ -81,19 +81,22 @@ async def _replay(settings: Settings) -> int:
 
     command_log = open_commands(settings.commands)
     try:
-        return await replay(command_log.dead_letters(), command_log.producer(), on_cut=_say_cut)
+        return await replay(
+            command_log.dead_letters(), command_log.producer(), on_left_out=_say_left_out
+        )
     finally:
         await command_log.close()
 
 
-def _say_cut(listed: ListedLetter) -> None:
+def _say_left_out(listed: ListedLetter) -> None:
     source = listed.letter.source
-    click.echo(
-        f"{source.topic}/{source.partition}/{source.offset}  not replayed: its letter holds "
-        f"{len(listed.letter.value):,} of {listed.letter.command_bytes:,} bytes; the command is "
-        "on its topic as long as that is kept",
-        err=True,
-    )
+    why = "it is no dead letter"
+    if listed.letter.command_bytes is not None:
+        why = (
+            f"its letter holds {len(listed.letter.value):,} of {listed.letter.command_bytes:,} "
+            "bytes; the command is on its topic as long as that is kept"
+        )
+    click.echo(f"{source.topic}/{source.partition}/{source.offset}  not replayed: {why}", err=True)
 
 
 def _for_people(listed: ListedLetter) -> str:

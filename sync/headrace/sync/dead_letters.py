@@ -14,6 +14,7 @@ import msgspec
 
 from headrace.sync.errors import UnknownSource
 from headrace.sync.ports import (
+    UNREADABLE_LETTER,
     CommandProducer,
     Coordinates,
     DeadLetter,
@@ -49,11 +50,11 @@ async def replay(
     dead_letters: DeadLetters,
     producer: CommandProducer,
     *,
-    on_cut: Callable[[ListedLetter], None] = lambda listed: None,
+    on_left_out: Callable[[ListedLetter], None] = lambda listed: None,
 ) -> int:
     """Append every letter after the replay mark to its own topic again; how many there were.
 
-    A letter that does not hold its whole command is told to `on_cut` and left out.
+    A letter that does not hold its whole command, or is none, is told to `on_left_out`.
     Letters that die meanwhile wait for the next replay. Raises `LogUnavailable`; called again
     it goes on where it stopped.
     """
@@ -62,8 +63,8 @@ async def replay(
     async for listed in list_letters(dead_letters):
         if listed.replayed:
             continue
-        if listed.letter.command_bytes is not None:
-            on_cut(listed)
+        if not _is_whole(listed.letter):
+            on_left_out(listed)
         batch.append(listed)
         if len(batch) == REPLAY_ROWS:
             replayed += await _replay_batch(dead_letters, producer, batch)
@@ -81,14 +82,18 @@ async def _replay_batch(
     for listed in batch:
         marks[listed.place.topic, listed.place.partition] = listed.place.offset + 1
         letter = listed.letter
-        if letter.command_bytes is not None:
-            continue
-        by_topic.setdefault(command_topic(letter.source), []).append((letter.key, letter.value))
+        if _is_whole(letter):
+            topic = command_topic(letter.source)
+            by_topic.setdefault(topic, []).append((letter.key, letter.value))
     for topic, records in by_topic.items():
         await producer.append(topic, records)
     if marks:
         await dead_letters.mark_replayed(marks)
     return sum(len(records) for records in by_topic.values())
+
+
+def _is_whole(letter: DeadLetter) -> bool:
+    return letter.command_bytes is None and letter.code != UNREADABLE_LETTER
 
 
 def command_topic(source: Coordinates) -> Topic:

@@ -39,6 +39,10 @@ class LogRecord(msgspec.Struct, frozen=True):
     appended_at_ms: int
 
 
+UNREADABLE_LETTER = "UNREADABLE_LETTER"
+"""Code of what lies among the dead letters and is none, as it came; its `source` is its place."""
+
+
 class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
     """A command that could not be applied: where it came from, why, and its original bytes.
 
@@ -136,7 +140,8 @@ class DeadLetters(Protocol):
     def read(self) -> AsyncIterator[tuple[Coordinates, DeadLetter]]:
         """All dead letters, oldest first, each with its own place on the dead-letter topic.
 
-        Ends at what was the end of the topic when reading began.
+        Ends at what was the end of the topic when reading began. Raises `LogUnavailable`. What
+        somebody else put there comes as an `UNREADABLE_LETTER`.
         """
         ...
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,10 +14,11 @@ from own_kafka import frozen, killed
 
 from headrace.loadtest.servers import Server
 from headrace.sync.errors import LogUnavailable
-from headrace.sync.logs import kafka
+from headrace.sync.logs import kafka, kafka_dead_letters
 from headrace.sync.logs.kafka import KafkaCommandLog
 from headrace.sync.logs.kafka_topics import create_topics
 from headrace.sync.logs.kafka_url import KafkaUrl
+from headrace.sync.ports import UNREADABLE_LETTER, Coordinates, DeadLetter
 
 RECORDS = [(b"key", b"value")]
 
@@ -124,3 +126,38 @@ async def test_whoever_is_cancelled_while_starting_leaves_nothing(
         await log.close()
 
     await leaves_nothing(own_kafka, give_up)
+
+
+async def test_reading_dead_letters_ends_when_the_broker_falls_silent(
+    own_kafka: Server, url: KafkaUrl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_dead_letters, "QUIET_LIMIT_MS", 500)
+    log = KafkaCommandLog(url)
+    source = Coordinates("realtime", 0, 0)
+    letters = [DeadLetter(source, "CODE", "why", b"k", os.urandom(400_000), 1) for _ in range(8)]
+    for letter in letters:
+        await log.dead_letters().append([letter])
+
+    async def give_up() -> None:
+        reading = log.dead_letters().read()
+        await anext(reading)
+        with frozen(own_kafka), pytest.raises(LogUnavailable, match="nothing more came"):
+            async for _ in reading:
+                pass
+
+    await log.close()
+    await leaves_nothing(own_kafka, give_up)
+
+
+async def test_what_is_no_letter_is_told_as_such_among_the_others(url: KafkaUrl) -> None:
+    log = KafkaCommandLog(url)
+    letter = DeadLetter(Coordinates("realtime", 0, 0), "CODE", "why", b"k", b"v", 1)
+    await log.dead_letters().append([letter])
+    (place,) = await log.producer().send(url.dead_letter_topic, [(b"theirs", b"{\xff")])
+    await log.dead_letters().append([letter])
+    first, foreign, last = [found async for _, found in log.dead_letters().read()]
+    await log.close()
+    assert first == last == letter
+    assert (foreign.code, foreign.source) == (UNREADABLE_LETTER, place)
+    assert (foreign.key, foreign.value) == (b"theirs", b"{\xff")
+    assert "no dead letter" in foreign.message

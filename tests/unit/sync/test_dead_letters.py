@@ -10,7 +10,7 @@ import pytest
 from headrace.sync.dead_letters import REPLAY_ROWS, ListedLetter, list_letters, replay
 from headrace.sync.errors import LogUnavailable, UnknownSource
 from headrace.sync.logs.memory import MemoryCommandLog, MemoryProducer
-from headrace.sync.ports import Coordinates, DeadLetter, Topic
+from headrace.sync.ports import UNREADABLE_LETTER, Coordinates, DeadLetter, Topic
 
 
 def _letter(number: int, *, topic: str = "realtime") -> DeadLetter:
@@ -96,12 +96,15 @@ async def test_a_letter_of_a_foreign_topic_stops_the_replay_with_a_sentence() ->
         await replay(log.dead_letters(), log.producer())
 
 
-async def test_a_letter_without_its_whole_command_is_told_and_never_replayed() -> None:
+@pytest.mark.parametrize("change", [{"command_bytes": 9_000_000}, {"code": UNREADABLE_LETTER}])
+async def test_a_letter_without_its_whole_command_is_told_and_never_replayed(
+    change: dict[str, object],
+) -> None:
     log = MemoryCommandLog()
-    cut = msgspec.structs.replace(_letter(1), command_bytes=9_000_000)
+    cut = msgspec.structs.replace(_letter(1), **change)
     await log.dead_letters().append([_letter(0), cut, _letter(2)])
     told: list[ListedLetter] = []
-    assert await replay(log.dead_letters(), log.producer(), on_cut=told.append) == 2
+    assert await replay(log.dead_letters(), log.producer(), on_left_out=told.append) == 2
     assert await _values(log, "realtime") == [b"v0", b"v2"]
-    assert await replay(log.dead_letters(), log.producer(), on_cut=told.append) == 0
+    assert await replay(log.dead_letters(), log.producer(), on_left_out=told.append) == 0
     assert [listed.letter for listed in told] == [cut]

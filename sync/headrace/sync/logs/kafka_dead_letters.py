@@ -5,12 +5,14 @@ The mark is the committed offset of a consumer group of its own, so any Kafka to
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
+from aiokafka.structs import ConsumerRecord
 
 from headrace.sync.errors import LogUnavailable, RecordTooLarge
 from headrace.sync.logs.kafka_clients import REQUEST_LIMIT_MS, reason_of, running
@@ -21,7 +23,10 @@ from headrace.sync.logs.kafka_sizes import (
 )
 from headrace.sync.logs.kafka_url import KafkaUrl
 from headrace.sync.logs.partitions import REPLAY_GROUP
-from headrace.sync.ports import Coordinates, DeadLetter, PartitionId
+from headrace.sync.ports import UNREADABLE_LETTER, Coordinates, DeadLetter, PartitionId
+
+QUIET_LIMIT_MS = 10_000
+"""How long letters that must be there may stay away."""
 
 
 class Sender(Protocol):
@@ -77,13 +82,29 @@ class KafkaDeadLetters:
                 places = sorted(client.assignment())
                 ends = await client.end_offsets(places)
                 for place in places:
-                    while await client.position(place) < ends[place]:
-                        fetched = await client.getmany(place, timeout_ms=REQUEST_LIMIT_MS)
-                        for record in fetched.get(place, []):
+                    while records := await self._next(client, place, ends[place]):
+                        for record in records:
                             at = Coordinates(place.topic, place.partition, record.offset)
-                            yield at, msgspec.json.decode(record.value or b"", type=DeadLetter)
+                            yield at, _letter(at, record)
         except (KafkaError, OSError) as error:
             raise self._unavailable("read dead letters", error) from error
+
+    async def _next(
+        self, client: AIOKafkaConsumer, place: TopicPartition, end: int
+    ) -> list[ConsumerRecord[bytes, bytes]]:
+        """Some records, none at the end; aiokafka itself would wait for ever for a gone broker."""
+        try:
+            async with asyncio.timeout(QUIET_LIMIT_MS / 1000):
+                while await client.position(place) < end:
+                    fetched = await client.getmany(place, timeout_ms=QUIET_LIMIT_MS)
+                    if place in fetched:
+                        return list(fetched[place])
+        except TimeoutError as error:
+            raise LogUnavailable(
+                f"nothing more came from `{place.topic}` at `{self._url.servers}` for "
+                f"{QUIET_LIMIT_MS} ms, before offset {end}, where it ended; read it again"
+            ) from error
+        return []
 
     async def replayed(self) -> dict[PartitionId, int]:
         """Next offsets to replay."""
@@ -137,6 +158,16 @@ class KafkaDeadLetters:
 
     def _unavailable(self, act: str, error: Exception) -> LogUnavailable:
         return LogUnavailable(f"could not {act} at `{self._url.servers}`: {reason_of(error)}")
+
+
+def _letter(at: Coordinates, record: ConsumerRecord[bytes, bytes]) -> DeadLetter:
+    value = record.value or b""
+    try:
+        return msgspec.json.decode(value, type=DeadLetter)
+    except msgspec.DecodeError as error:
+        message = f"this record is no dead letter: {error}"
+        key = record.key or b""
+        return DeadLetter(at, UNREADABLE_LETTER, message, key, value, record.timestamp)
 
 
 def _cut(letter: DeadLetter, bytes_max: int) -> DeadLetter:
