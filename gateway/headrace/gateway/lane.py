@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from ipaddress import ip_address
 from typing import Any, cast
 
@@ -51,6 +52,8 @@ REST = 3  # the body of a request that ASGI answers
 ENDED = 4  # nothing more: whatever still comes is thrown away
 
 HEAD_END = b"\r\n\r\n"
+HTTP_MARK = b" HTTP/1.1"
+"""Stands once in the head of every request that the lane may take."""
 READ_STARTS = (b"POST /v1/read HTTP/1.1\r\n", b"POST /get-online-features HTTP/1.1\r\n")
 
 UNUSUAL = frozenset(
@@ -88,7 +91,7 @@ def uvicorn_members() -> dict[str, tuple[str, ...]]:
             "response_complete", "response_started", "keep_alive", "disconnected", "message_event",
         ),
         "FlowControl()": (
-            "write_paused", "pause_reading", "resume_reading",
+            "read_paused", "write_paused", "pause_reading", "resume_reading",
         ),
     }  # fmt: skip
 
@@ -120,6 +123,9 @@ class LaneProtocol(HttpToolsProtocol):
         self._body: bytes | bytearray = b""
         self._content_length = 0
         self._held = 0
+        self._rest_held: deque[int] = deque()
+        self._crowd = False
+        self._unparsed = b""
         self._unread = 0
         self._discarded = 0
         self._last_words: bytes | None = None
@@ -144,8 +150,10 @@ class LaneProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stage = ENDED
         self._release()
+        self._taken_back()
         self.turns.close()
-        self._lane.direct.hold(-self._unread)
+        self._lane.direct.hold(-self._unread - sum(self._rest_held))
+        self._rest_held.clear()
         self._unread = 0
         self._waiting_start = None
         self._lane.leave(self)
@@ -173,11 +181,8 @@ class LaneProtocol(HttpToolsProtocol):
             self._discard(len(data))
             return
         self.turns.usual = False
-        if self.timeout_keep_alive_task is not None:
-            self._unset_keepalive_if_required()
         self._whole = data if self._stage == BETWEEN else b""
-        self._parse(data)
-        self._settle()
+        self._read_on(data)
 
     def _settle(self) -> None:
         """Let usual requests be answered again, once nothing stands against it.
@@ -191,8 +196,47 @@ class LaneProtocol(HttpToolsProtocol):
             and not self.flow.write_paused
             and self._waiting_start is None
             and self.timeout_keep_alive_task is None
-            and self.turns.due < self._lane.limits.due_answers_max
+            and not self._crowd
+            and not self._unparsed
         )
+
+    def _read_on(self, data: bytes = b"") -> None:
+        """Parse what was received, as far as no more answers fall due than may."""
+        if self._unparsed:
+            data = self._taken_back() + data
+            self._whole = b""
+        if data and self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
+        start, length = 0, len(data)
+        while start < length and not self._crowd and not self.flow.write_paused:
+            end = self._end_of_room(data, start)
+            if end < length:
+                self._whole = b""
+            self._parse(data[start:end])
+            start = end if self._stage != ENDED else length
+        if start < length:
+            self._unparsed = data[start:]
+            self._lane.direct.hold(length - start)
+            self.flow.pause_reading()
+        self._settle()
+
+    def _taken_back(self) -> bytes:
+        """What was received and left unparsed."""
+        data, self._unparsed = self._unparsed, b""
+        self._lane.direct.hold(-len(data))
+        return data
+
+    def _end_of_room(self, data: bytes, start: int) -> int:
+        """Up to where these bytes hold no more requests than lane answers may still fall due."""
+        if self._answer_due():  # the lane takes none
+            return len(data)
+        begun = self._stage != BETWEEN
+        end = start - 1
+        for _ in range(self._lane.limits.due_answers_max - self.turns.due - begun + 1):
+            end = data.find(HTTP_MARK, end + 1)
+            if end < 0:
+                return len(data)
+        return max(end, start + 1)  # at `start` it is the mark of the request that has begun
 
     def _parse(self, data: bytes) -> None:
         self._chunk_bytes = len(data)
@@ -296,7 +340,7 @@ class LaneProtocol(HttpToolsProtocol):
             else:
                 self._body = bytearray(self._body) + body
         elif stage == REST:
-            super().on_body(body)
+            self._take_rest(body)
 
     def on_message_complete(self) -> None:
         stage = self._stage
@@ -319,10 +363,15 @@ class LaneProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
+        if self._rest_held:
+            self._lane.direct.hold(-self._rest_held.popleft())
         super().on_response_complete()
         self.turns.touch()
         if self._last_words is not None and not self._answer_due():
             self._end(self._last_words)
+        elif self._unparsed:
+            self.flow.pause_reading()  # uvicorn has just resumed it
+            self._resume()
 
     def pause_writing(self) -> None:
         """The caller does not read its answers: take no more requests from it until it does."""
@@ -338,9 +387,7 @@ class LaneProtocol(HttpToolsProtocol):
         self._lane.direct.hold(-self._unread)
         self._unread = 0
         self.turns.touch()
-        if not self.pipeline and self.turns.due < self._lane.limits.due_answers_max:
-            self.flow.resume_reading()
-            self._settle()
+        self._resume()
 
     def shutdown(self) -> None:
         """Called once by uvicorn: finish what is due or under way, then close."""
@@ -378,7 +425,7 @@ class LaneProtocol(HttpToolsProtocol):
             if age >= limits.idle_sweeps and not self._answer_due() and not self.turns.due:
                 self._cut("idle")
                 self.transport.close()
-        elif age >= limits.receive_sweeps:
+        elif age >= limits.receive_sweeps and not self.flow.read_paused:
             self._cut("slow_sender")
             self._refuse(408, "REQUEST_TIMEOUT", "the request did not arrive in time")
 
@@ -449,10 +496,12 @@ class LaneProtocol(HttpToolsProtocol):
 
     def _crowded(self) -> None:
         """Too many answers are due: read no more until all of them are written."""
+        self._crowd = True
         self.flow.pause_reading()
 
     def _turns_over(self) -> None:
         """No answer of the lane is due any more: let go what waited for that."""
+        self._crowd = False
         if self.transport.is_closing():
             return
         if self._waiting_start is not None:
@@ -462,14 +511,21 @@ class LaneProtocol(HttpToolsProtocol):
             self._end(self._last_words)
         elif self._stage == ENDED and not self._answer_due():
             self._end(b"")
-        elif not self.flow.write_paused and not self.pipeline:
+        else:
+            self._resume()
+
+    def _resume(self) -> None:
+        """Take requests again unless something stands against it, those already here first."""
+        if self.flow.write_paused or self.pipeline or self._crowd or self.transport.is_closing():
+            return
+        self._read_on()
+        if not (self._unparsed or self._crowd or self.flow.write_paused or self.pipeline):
             self.flow.resume_reading()
-            self._settle()
 
     def _hand_over(self, body: bytes) -> None:
         """Give a request whose body is already here to ASGI."""
         self._fall_through()
-        super().on_body(body)
+        self._take_rest(body)
         self._stage = BETWEEN
         super().on_message_complete()
 
@@ -485,9 +541,17 @@ class LaneProtocol(HttpToolsProtocol):
         )
         self._stage = REST
         super().on_headers_complete()
+        self._rest_held.append(0)
         self._asgi_used = True
         if self._lane.draining:
             self.cycle.keep_alive = False
+
+    def _take_rest(self, body: bytes) -> None:
+        """Give ASGI a part of a body; it is held until the request is answered."""
+        if not self.cycle.response_complete:
+            self._rest_held[-1] += len(body)
+            self._lane.direct.hold(len(body))
+        super().on_body(body)
 
     def _answer_due(self) -> bool:
         """Whether ASGI still owes an answer on this connection."""
@@ -548,11 +612,13 @@ class LaneProtocol(HttpToolsProtocol):
         """Take back the cycle whose body cannot be finished; False when its answer has begun."""
         cycle = self.cycle
         if self.pipeline and self.pipeline[0][0] is cycle:
+            self._lane.direct.hold(-self._rest_held.pop())
             self.pipeline.popleft()
             self.cycle = self.pipeline[0][0] if self.pipeline else self._active
             return True
         if cycle.response_started:
             return False
+        self._lane.direct.hold(-self._rest_held.pop())
         cycle.disconnected = True
         cycle.response_complete = True
         cycle.message_event.set()
@@ -570,6 +636,7 @@ class LaneProtocol(HttpToolsProtocol):
         self._last_words = None
         self._body = b""
         self._release()
+        self._taken_back()
         if self.transport.is_closing():
             return
         if response:
@@ -582,6 +649,7 @@ class LaneProtocol(HttpToolsProtocol):
 
     def _end_after_due(self) -> None:
         self._stage = ENDED
+        self._taken_back()
         self.turns.usual = False
         if self._asgi_used:
             self.cycle.keep_alive = False

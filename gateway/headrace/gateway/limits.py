@@ -19,10 +19,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     queued_requests_max: int = 1024
     """Requests of one connection waiting for an earlier answer; the connection ends after these."""
     due_answers_max: int = 64
-    """Lane answers due on one connection; it is not read further until some are written."""
+    """Lane answers due on one connection; no more of it is read or begun until all are written."""
     held_bytes_max: int = 256 << 20
-    """Bytes of unfinished bodies and unread answers in the whole process; beyond it new reads are
-    answered 503."""
+    """Bytes of bodies not yet answered and of unread answers in the whole process; beyond it new
+    reads and commands are answered 503."""
     discarded_bytes_max: int = 8 << 20
     """What is read and thrown away after a refusal, so that the caller gets to see the refusal."""
     sweep_seconds: float = 1.0

@@ -91,20 +91,56 @@ async def test_pipelined_answers_keep_their_order_whatever_comes_first(held: Hel
     assert [(await connection.answer()).json()["n"] for _ in range(6)] == list(range(6))
 
 
-async def test_a_caller_with_too_many_due_is_not_read_and_loses_nothing(held: Held) -> None:
+@pytest.mark.parametrize("at_once", [True, False], ids=["one chunk", "chunk by chunk"])
+async def test_no_more_answers_fall_due_than_may_and_none_is_lost(
+    held: Held, at_once: bool
+) -> None:
     connection = await held.gateway.connect()
-    asked = BODIES_OF_DUE_MAX * 4
-    for n in range(asked):
-        connection.send(post(b'{"n":%d}' % n))
+    asked = BODIES_OF_DUE_MAX * 4 + 3
+    requests = [post(b'{"n":%d}' % n) for n in range(asked)]
+    for chunk in [b"".join(requests)] if at_once else requests:
+        connection.send(chunk)
         await asyncio.sleep(0)
-    answered = 0
-    while answered < asked:
+    await held.wait_for(BODIES_OF_DUE_MAX)
+    for answered in range(asked):
         await until(lambda: held.reads.waiting)
-        assert len(held.reads.waiting) <= asked
+        assert len(held.reads.waiting) <= BODIES_OF_DUE_MAX
         held.reads.release()
         assert (await connection.answer()).json()["n"] == answered
-        answered += 1
     assert held.gateway.lane.held_bytes == 0
+
+
+async def test_what_is_left_for_later_keeps_its_order_whoever_answers_it(held: Held) -> None:
+    """Of one chunk: more reads than may be due, one for ASGI among them, and an unfinished one."""
+    connection = await held.gateway.connect()
+    before, after = BODIES_OF_DUE_MAX + 3, 5
+    reads = [post(b'{"n":%d}' % n) for n in range(before + after)]
+    last = post(b'{"n":99}')
+    livez = get("/livez", "x-request-id: asgi")
+    connection.send(*reads[:before], livez, *reads[before:], last[:30])
+    for n in range(before):
+        await until(lambda: held.reads.waiting)
+        held.reads.release()
+        assert (await connection.answer()).json()["n"] == n
+    assert (await connection.answer()).headers["x-request-id"] == "asgi"
+    connection.send(last[30:])
+    for n in [*range(before, before + after), 99]:
+        await until(lambda: held.reads.waiting)
+        held.reads.release()
+        assert (await connection.answer()).json()["n"] == n
+    assert held.gateway.lane.held_bytes == 0
+
+
+async def test_a_caller_that_leaves_lets_go_of_what_was_left_for_later(held: Held) -> None:
+    connection = await held.gateway.connect()
+    connection.send(post(b'{"n":1}') * BODIES_OF_DUE_MAX * 3)
+    await held.wait_for(BODIES_OF_DUE_MAX)
+    assert held.gateway.lane.held_bytes > len(post(b'{"n":1}')) * BODIES_OF_DUE_MAX * 2
+    connection.abort()
+    held.reads.release_all_backwards()
+    await until(lambda: not held.gateway.lane.connections)
+    assert held.gateway.lane.held_bytes == 0
+    assert held.reads.waiting == []
 
 
 async def test_asgi_does_not_overtake_a_late_answer(held: Held) -> None:

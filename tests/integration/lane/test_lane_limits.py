@@ -343,6 +343,48 @@ async def test_too_many_bytes_in_all_are_answered_503_with_a_time_to_come_back()
         assert (await caller.exchange(post(b"{}"))).status == 200
 
 
+def chunked(path: str) -> bytes:
+    """The head of a request whose body comes in chunks, which the lane leaves to ASGI."""
+    fields = ("transfer-encoding: chunked", "content-type: application/json")
+    return get(path, *fields).replace(b"GET ", b"POST ", 1)
+
+
+def chunk(body: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(body), body)
+
+
+@pytest.mark.parametrize("path", ["/v1/read", "/v1/commands"])
+async def test_a_body_that_comes_in_chunks_is_held_until_it_is_answered(path: str) -> None:
+    async with running() as gateway:
+        connection = await gateway.connect()
+        connection.send(chunked(path), chunk(b" " * 1_000))
+        await until(lambda: gateway.lane.held_bytes == 1_000)
+        connection.send(chunk(b" " * 500))
+        await until(lambda: gateway.lane.held_bytes == 1_500)
+        await connection.exchange(chunk(b"[]"), chunk(b""))
+        assert gateway.lane.held_bytes == 0
+        connection.send(chunked(path), chunk(b" " * 700))
+        await until(lambda: gateway.lane.held_bytes == 700)
+        assert (await connection.exchange(b"no chunk\r\n")).status == 400
+        assert gateway.lane.held_bytes == 0
+        leaves = await gateway.connect()
+        leaves.send(chunked(path), chunk(b" " * 900))
+        await until(lambda: gateway.lane.held_bytes == 900)
+        leaves.abort()
+        await until(lambda: gateway.lane.held_bytes == 0)
+
+
+async def test_bodies_queued_behind_an_unfinished_one_are_held_each_until_its_answer() -> None:
+    async with running() as gateway:
+        connection = await gateway.connect()
+        connection.send(get("/livez") + chunked("/v1/read") + chunk(b"{}") + chunk(b""))
+        connection.send(chunked("/v1/read"), chunk(b" " * 300))
+        assert [(await connection.answer()).status for _ in range(2)] == [200, 200]
+        await until(lambda: gateway.lane.held_bytes == 300)
+        assert (await connection.exchange(chunk(b"{}"), chunk(b""))).status == 200
+        assert gateway.lane.held_bytes == 0
+
+
 async def test_requests_waiting_on_one_connection_are_bounded() -> None:
     async with running(limits(queued_requests_max=20)) as gateway:
         connection = await gateway.connect()
@@ -357,7 +399,7 @@ async def test_requests_waiting_on_one_connection_are_bounded() -> None:
         assert 20 <= answered <= 23
 
 
-async def test_a_thousand_idle_connections_slow_nobody() -> None:
+async def test_a_caller_beside_a_thousand_idle_ones_is_answered_and_all_are_let_go() -> None:
     async with running() as gateway:
         idle = [socket.create_connection(("127.0.0.1", gateway.port)) for _ in range(1000)]
         await until(lambda: len(gateway.lane.connections) == 1000)
