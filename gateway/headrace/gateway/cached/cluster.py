@@ -301,22 +301,29 @@ class ClusterLinks:
         """Tell the owners of slots what was seen in the store while they could not be told."""
         while True:
             await asyncio.sleep(TELL_INTERVAL_S)
-            for each in self._untold.some(UNTOLD_AT_ONCE):
-                owner = self._owners[each.slot]
-                keys = [each.block_key, each.lease_key]
-                if (
-                    owner is not None
-                    and owner.asked
-                    and await self._run(each.slot, OBSERVE, keys, [each.block]) is not None
-                ):
-                    self._untold.discard(each)
-                else:
-                    self._untold.put_off(each.block_key)
+            try:
+                for each in self._untold.some(UNTOLD_AT_ONCE):
+                    if await self._is_told(each):
+                        self._untold.discard(each)
+                    else:
+                        self._untold.put_off(each.block_key)
+            except Exception:
+                logger.exception("owners of slots were not told; this is tried again")
+
+    async def _is_told(self, each: Untold) -> bool:
+        owner = self._owners[each.slot]
+        if owner is None or not owner.asked:
+            return False
+        keys = [each.block_key, each.lease_key]
+        return await self._run(each.slot, OBSERVE, keys, [each.block]) is not None
 
     async def _keep_map(self) -> None:
         while True:
             self._map_old.clear()
-            await self._fetch_map()
+            try:
+                await self._fetch_map()
+            except Exception:
+                logger.exception("the map of slots was not fetched; this is tried again")
             self._map_asked = True
             await asyncio.sleep(PAUSE_START_S)
             try:

@@ -237,7 +237,16 @@ class Flights:
         await links.run_script(node, OBSERVE, keys, [block for _, block in told])
 
     async def _fly(self, catalog: Catalog, flights: list[Flight]) -> None:
-        """Lease, then ask the store: flights of one caller, so of one deadline."""
+        """Lease, then ask the store: flights of one caller, so of one deadline. Whatever goes wrong
+        on the way, each has an outcome at the end: others wait for it, and more come while it is
+        under way."""
+        try:
+            await self._lease_and_fetch(catalog, flights)
+        finally:
+            if astray := [flight for flight in flights if flight.outcome is None]:
+                self._land(astray, [Unreachable("the read failed")] * len(astray))
+
+    async def _lease_and_fetch(self, catalog: Catalog, flights: list[Flight]) -> None:
         if self._links is not None:
             await self._lease(self._links, [flight for flight in flights if flight.cached])
             flights = [flight for flight in flights if flight.outcome is None]
@@ -251,11 +260,7 @@ class Flights:
             return
         self.counters.store_reads += len(flights)
         wanted = [(flight.key, flight.events) for flight in flights]
-        outcomes: Sequence[Cells | Unreachable] = [Unreachable("the read failed")] * len(flights)
-        try:
-            outcomes = await self._rows.fetch(catalog, wanted, limit_ms=limit_ms)
-        finally:
-            self._land(flights, outcomes)
+        self._land(flights, await self._rows.fetch(catalog, wanted, limit_ms=limit_ms))
 
     def _land(self, flights: list[Flight], outcomes: Sequence[Cells | Unreachable]) -> None:
         for flight, outcome in zip(flights, outcomes, strict=True):
@@ -308,15 +313,17 @@ class Flights:
             arguments += (token, block, b"%d" % ttl_ms)
             proofs.append(token + block_key)
         answers = None
-        if self._links is not None:
-            answers = await self._links.run_script(node, FILL, keys, arguments)
-        if answers is None or len(answers) != len(offered):
-            answers = [None] * len(offered)
-        for (flight, *_), answer, proof in zip(offered, answers, proofs, strict=True):
-            taken = answer == proof
-            self.counters.fills += taken
-            self.counters.fills_refused += not taken
-            self._end(flight, confirmed=taken)
+        try:
+            if self._links is not None:
+                answers = await self._links.run_script(node, FILL, keys, arguments)
+        finally:  # Whatever went wrong: others wait for what the fill proves.
+            if answers is None or len(answers) != len(offered):
+                answers = [None] * len(offered)
+            for (flight, *_), answer, proof in zip(offered, answers, proofs, strict=True):
+                taken = answer == proof
+                self.counters.fills += taken
+                self.counters.fills_refused += not taken
+                self._end(flight, confirmed=taken)
 
     def _end(self, flight: Flight, *, confirmed: bool) -> None:
         if flight.confirmed is None:
