@@ -15,12 +15,14 @@ from headrace.registry.physical import table_name
 from headrace.sync.clock import wall_clock_ms
 from headrace.sync.errors import SyncError
 from headrace.sync.stores.scylla import Statements
+from headrace.sync.stores.scylla_schema import SchemaVersions
 
 if TYPE_CHECKING:
     from headrace.registry.catalog import CatalogDocument, Group
 
 PART: Final = "online"
 PROBE: Final = "doctor/probe"
+AGREEMENT_LOOKS: Final = 5
 
 
 async def examine_scylla(url: str) -> list[Finding]:
@@ -51,7 +53,7 @@ async def _checks(engine: ScyllaEngine) -> AsyncIterator[Finding]:
     asked_ms = wall_clock_ms()
     server_ms = int(await _one(engine, "SELECT toUnixTimestamp(now()) AS at FROM system.local"))
     yield clock_finding(PART, server_ms, asked_ms=asked_ms, answered_ms=wall_clock_ms())
-    yield await _agreement(engine)
+    yield await schema_agreement(Statements(engine.session))
     yield await _permission(engine)
     document = await _document(engine)
     if document is None:
@@ -63,15 +65,15 @@ async def _checks(engine: ScyllaEngine) -> AsyncIterator[Finding]:
         yield await _table(engine, group)
 
 
-async def _agreement(engine: ScyllaEngine) -> Finding:
-    """Whether every node has the same schema, as `system.local` and `system.peers` tell."""
-    versions = {str(await _one(engine, "SELECT schema_version FROM system.local"))}
-    rows = (await engine.session.query("SELECT schema_version FROM system.peers")).all()
-    peers = [str(row.column_value("schema_version")) for row in rows]
-    versions |= set(peers)
-    detail = f"{len(peers) + 1} nodes, {len(versions)} schema versions"
+async def schema_agreement(statements: Statements) -> Finding:
+    """Whether every node has the same schema."""
+    seen = SchemaVersions(statements)
+    for _ in range(AGREEMENT_LOOKS):
+        await seen.look()
+        if seen.complete:
+            break
     fix = "wait until all nodes are up; `nodetool describecluster` names those that differ"
-    return judged(PART, "schema", detail, ok=len(versions) == 1, fix=fix)
+    return judged(PART, "schema", str(seen), ok=seen.agreed, fix=fix)
 
 
 async def _permission(engine: ScyllaEngine) -> Finding:

@@ -10,6 +10,7 @@ SyncError
 ├── CacheUnavailable        retriable: a cache node cannot be reached
 ├── OfflineUnavailable      retriable: the offline store cannot be reached
 ├── StoreSchemaMismatch     a table of the online store is not of the expected shape
+├── StoreSchemaDisagreement retriable: nodes of the online store differ in their schema
 ├── OfflineSchemaMismatch   the offline table lacks a column or has one of another type
 ├── RunConflict             another run of the same group is under way
 ├── UnknownSource           a dead letter came from a topic that is none of ours
@@ -94,3 +95,8 @@ class CatalogMissing(SyncError):
 
 class StoreSchemaMismatch(SyncError):
     code = "STORE_SCHEMA_MISMATCH"
+
+
+class StoreSchemaDisagreement(SyncError):
+    code = "STORE_SCHEMA_DISAGREEMENT"
+    retriable = True

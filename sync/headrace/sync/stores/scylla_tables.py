@@ -6,7 +6,8 @@ path stays free of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from acsylla.errors import CassException
@@ -16,6 +17,7 @@ from headrace.registry.cql import CATALOG, STATE, columns, create_own_tables, cr
 from headrace.registry.physical import table_name
 from headrace.sync.errors import StoreSchemaMismatch
 from headrace.sync.stores.scylla import Statements, unavailable
+from headrace.sync.stores.scylla_schema import wait_for_agreement
 
 LIVE = "live"
 """Name of the one catalog row."""
@@ -24,13 +26,20 @@ LIVE = "live"
 class ScyllaTableAdmin:
     """`TableAdmin`: creates what is missing, refuses what is there and differs."""
 
-    def __init__(self, session: Any, keyspace: str) -> None:
+    def __init__(
+        self,
+        session: Any,
+        keyspace: str,
+        *,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
         self._session = session
         self._keyspace = keyspace
         self._statements = Statements(session)
+        self._sleep = sleep
 
     async def create(self, groups: Sequence[Group]) -> None:
-        """Create tables and wait for schema agreement (the driver waits after each DDL).
+        """Create tables and wait until all nodes have them; raises `StoreSchemaDisagreement`.
 
         A table that is there is not asked for: even then it would take the grant to create it.
         """
@@ -44,6 +53,7 @@ class ScyllaTableAdmin:
                 await self._session.query(text)
             except CassException as error:
                 raise unavailable(error) from error
+        await wait_for_agreement(self._statements, sleep=self._sleep)
         for group in groups:
             await self._check(group)
 
