@@ -47,8 +47,11 @@ bench: .venv/dev bench-$(ENGINES)
 
 bench-embedded: .venv/dev
 	@$(BIN)/python -m headrace.loadtest.codec_bench --build release --out loadtest/results/codec.json
+	@$(BIN)/python -m headrace.loadtest.transcode_bench
 	@$(BIN)/python -m headrace.loadtest.bench
 	@$(BIN)/python -m headrace.loadtest.client_bench
+	@$(BIN)/python -m headrace.loadtest.writer_bench --rows 500000 --out loadtest/results/writer.json
+	@$(BIN)/python -m headrace.loadtest.pipeline_bench --rows 500000 --out loadtest/results/pipeline.json
 
 bench-real: .venv/dev
 	@$(BIN)/python -m headrace.loadtest.real_bench

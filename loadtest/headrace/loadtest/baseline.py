@@ -35,7 +35,7 @@ def newest(path: Path) -> dict[str, Any]:
 
 
 def renew(path: Path, renewal: Mapping[str, Any]) -> None:
-    """Put a renewal before the older ones."""
-    before = json.loads(path.read_text())["renewals"] if path.exists() else []
-    baseline = {"renewals": [renewal, *before][:RENEWALS_MAX]}
+    """Put a renewal before the older ones; what else the file tells stays."""
+    before = json.loads(path.read_text()) if path.exists() else {"renewals": []}
+    baseline = before | {"renewals": [renewal, *before["renewals"]][:RENEWALS_MAX]}
     path.write_text(json.dumps(baseline, indent=1, ensure_ascii=False) + "\n")

@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import json
 import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -34,6 +33,7 @@ from headrace.loadtest.writer_bench import (
     memory_bytes,
     processor,
 )
+from headrace.loadtest.wrk import commit
 from headrace.registry.catalog import CatalogDocument, encode_document
 from headrace.registry.watch import CatalogWatcher
 from headrace.sync.clock import wall_clock_ms
@@ -179,13 +179,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--folder", type=Path, help="where files are made; default: temporary")
     parser.add_argument("--out", type=Path, help="JSON file for the raw results")
     options = parser.parse_args(arguments)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        report = asyncio.run(
-            run(options.rows, options.batch_rows, Path(folder), commit.stdout.strip())
-        )
+        report = asyncio.run(run(options.rows, options.batch_rows, Path(folder), commit()))
     text = json.dumps(msgspec.to_builtins(report), indent=2)
     print(text)
     if options.out is not None:

@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +25,7 @@ import msgspec
 
 from headrace.codec import Catalog, LmdbStore, encode_commands
 from headrace.loadtest.interpreter import interpreter
+from headrace.loadtest.wrk import commit
 from headrace.registry.catalog import (
     CatalogDocument,
     Group,
@@ -191,11 +191,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--folder", type=Path, help="where the store is made; default: temporary")
     parser.add_argument("--out", type=Path, help="JSON file for the raw results")
     options = parser.parse_args(arguments)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        report = run(options.rows, options.batch_rows, Path(folder), commit.stdout.strip())
+        report = run(options.rows, options.batch_rows, Path(folder), commit())
     text = json.dumps(msgspec.to_builtins(report), indent=2)
     print(text)
     if options.out is not None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
+from pathlib import Path
 
 import pytest
 
-from headrace.loadtest.baseline import newest
+from headrace.loadtest.baseline import newest, renew
 from headrace.loadtest.counted_gateway import Taken, taken_of
 from headrace.loadtest.process_instructions import (
     BASELINE,
@@ -87,3 +89,13 @@ def test_the_committed_baseline_counts_every_case_and_says_why_and_with_what() -
     assert all(set(renewal) > set(counted_with()) for renewal in renewals)
     assert all(len(renewal["why"]) > 10 for renewal in renewals)
     assert all(count > 0 for renewal in renewals for count in renewal["instructions"].values())
+
+
+def test_a_renewal_keeps_the_steps_that_were_counted_by_hand(tmp_path: Path) -> None:
+    baseline = tmp_path / "baseline.json"
+    shutil.copy(BASELINE, baseline)
+    by_hand = json.loads(baseline.read_text())["by_hand"]
+    assert len(by_hand["steps"]) == 3
+    renew(baseline, newest(BASELINE) | {"why": "for this test alone"})
+    assert json.loads(baseline.read_text())["by_hand"] == by_hand
+    assert newest(baseline)["why"] == "for this test alone"
