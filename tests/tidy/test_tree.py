@@ -92,8 +92,12 @@ def test_the_glossary_is_kept() -> None:
     "folder", [*PARTS, "registry/examples/flights", "tests", "docs"], ids=lambda folder: folder
 )
 def test_every_folder_has_a_readme_of_one_screen(folder: str) -> None:
-    lines = (ROOT / folder / "README.md").read_text().splitlines()
-    assert 3 <= len(lines) <= README_LINES_MAX
+    """Without the tables that `pages` makes: each step that is measured adds a line to them."""
+    text = (ROOT / folder / "README.md").read_text()
+    written = re.sub(
+        r"<!-- results:(\w+) -->\n.*?<!-- /results:\1 -->\n", "", text, flags=re.DOTALL
+    )
+    assert 3 <= len(written.splitlines()) <= README_LINES_MAX
 
 
 def test_the_cargo_lock_names_the_public_index_only() -> None:
