@@ -103,6 +103,30 @@ async def test_a_cache_that_keeps_or_refuses_data_is_told(tmp_path: Path) -> Non
     assert "noeviction" in failed(findings, "eviction").detail
 
 
+async def test_each_command_that_a_cache_user_may_not_run_is_told(tmp_path: Path) -> None:
+    needed = ("get", "mget", "set", "del", "eval", "evalsha", "script|load")
+    users = {name.replace("|", "_"): name for name in needed}
+    rules = [f"user {user} on >p ~* +@all -{name}" for user, name in users.items()]
+    (tmp_path / "users.acl").write_text(
+        "\n".join(["user default on nopass ~* &* +@all", "user whole on >p ~* +@all", *rules, ""])
+    )
+    options = ("--aclfile", str(tmp_path / "users.acl"))
+    server = await asyncio.to_thread(start_valkey, tmp_path / "valkey", options=options)
+    try:
+        found: dict[str, list[Finding]] = {}
+        for user in ("whole", *users):
+            url = f"redis://{user}:p@{server.host}:{server.port}/0"
+            found[user] = await examine_cache(CacheUrl.parse(url))
+    finally:
+        server.stop()
+    [whole] = [finding for finding in found["whole"] if finding.check == "permission"]
+    assert whole.ok is True
+    for user, name in users.items():
+        refused = failed(found[user], "permission")
+        assert "EVALSHA and SCRIPT LOAD" in str(refused.fix)
+        assert (f"'{name}'" if name != "del" else "executing the script") in refused.detail
+
+
 async def test_topics_that_are_missing_or_compacted_are_told(kafka_server: Server) -> None:
     """Semantics 27."""
     prefix = f"doctor-{uuid.uuid4().hex}"

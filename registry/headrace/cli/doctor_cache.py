@@ -20,7 +20,8 @@ from headrace.sync.clock import wall_clock_ms
 LIMIT_S: Final = 2.0
 PROBE: Final = "headrace:doctor"
 PROBE_SLOTS_MAX: Final = 1_000
-PROBE_SCRIPT: Final = "return redis.call('DEL', KEYS[1])"
+READING_SCRIPT: Final = "return redis.call('GET', KEYS[1])"
+DELETING_SCRIPT: Final = "return redis.call('DEL', KEYS[1])"
 
 
 async def examine_cache(url: CacheUrl) -> list[Finding]:
@@ -95,15 +96,20 @@ async def _checks(client: Any, part: str, *, clustered: bool) -> AsyncIterator[F
 
 
 async def _permission(client: Any, part: str) -> Finding:
-    """Set, read and, by a script, delete a key, as gateways and writers do."""
+    """Every command that gateways and writers send, on a key that expires if one is refused."""
     try:
         probe = await _set_probe(client)
-        ok = await client.get(probe) == "probe"
-        await client.eval(PROBE_SCRIPT, 1, probe)
+        read = [
+            await client.get(probe),
+            *await client.mget([probe]),
+            await client.eval(READING_SCRIPT, 1, probe),
+        ]
+        await client.evalsha(await client.script_load(DELETING_SCRIPT), 1, probe)
     except ResponseError as error:
         fix = "let the user of the URL run GET, MGET, SET, DEL, EVAL, EVALSHA and SCRIPT LOAD"
         return Finding(part=part, check="permission", ok=False, detail=str(error), fix=fix)
     detail = "a key was set, read and deleted"
+    ok = read == ["probe"] * len(read)
     return judged(part, "permission", detail, ok=ok, fix="look at the memory of the node")
 
 
