@@ -30,9 +30,11 @@ from headrace.registry.model import Field, Group, Principal, Read, Service
 from headrace.registry.settings import GatewaySettings
 from headrace.registry.values import Reader, Reading
 from headrace.registry.yaml_tree import Mark, YamlMapping, YamlSequence
+from headrace.sync.logs import kafka_sizes, kafka_url
 
 FOLDER = Path(__file__).resolve().parent
-PAGES = (FOLDER / "http.md", FOLDER / "registry.md")
+PAGES = (FOLDER / "commands.md", FOLDER / "http.md", FOLDER / "registry.md")
+FORMAT = FOLDER.parent / "rust_codec" / "core" / "src" / "format.rs"
 BLOCK = re.compile(r"<!-- reference:(\w+) -->\n.*?<!-- /reference:\1 -->", re.DOTALL)
 
 TOP = Mark(1, 1)
@@ -150,6 +152,39 @@ def limits_table() -> str:
 
 def _setting(name: str) -> str:
     return f"`gateway.{name}`"
+
+
+def commands_table() -> str:
+    """Every bound of a command, those of the codec from its source."""
+    rows = [
+        ["a command", _bytes(_format_constant("COMMAND_BYTES_MAX"))],
+        ["its row, encoded", _bytes(_format_constant("RECORD_BYTES_MAX"))],
+        ["its key, encoded", _bytes(_format_constant("KEY_BYTES_MAX"))],
+        ["a Text or Bytes value", _bytes(_format_constant("TEXT_BYTES_MAX"))],
+        ["items of a list", f"{_format_constant('LIST_ITEMS_MAX')}"],
+        ["nesting of the JSON", f"{_format_constant('JSON_DEPTH_MAX')} levels"],
+        ["event time ahead of the clock", _minutes(_format_constant("FUTURE_EVENT_TIME_MAX_MS"))],
+        ["`max.message.bytes` of the command topics", f"{kafka_sizes.COMMAND_TOPIC_BYTES_MAX}"],
+        ["`max.message.bytes` of the dead letters", f"{kafka_sizes.DEAD_LETTER_TOPIC_BYTES_MAX}"],
+        ["Kafka keeps both for", f"{kafka_url.RETENTION_MS // 86_400_000} days"],
+    ]
+    return _table(["limit", "value"], rows)
+
+
+def _minutes(count_ms: int) -> str:
+    return f"{count_ms // 60_000} min"
+
+
+def _format_constant(name: str) -> int:
+    """A product or shift of whole numbers, as the source writes it."""
+    found = re.search(rf"pub const {name}: \w+ = ([\d_ *<]+);", FORMAT.read_text())
+    if found is None:
+        raise SystemExit(f"{FORMAT.name}: no constant `{name}`")
+    value = 1
+    for factor in found[1].split("*"):
+        number, _, shift = factor.partition("<<")
+        value *= int(number) << int(shift or 0)
+    return value
 
 
 def protocol_table() -> str:
@@ -327,6 +362,7 @@ def rules_table() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "commands": commands_table,
     "limits": limits_table,
     "protocol": protocol_table,
     "problems": problems_table,
