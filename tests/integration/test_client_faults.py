@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import json
+import socket
+import threading
+import time
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from client_callers import (
@@ -21,6 +27,7 @@ from running_gateway import until
 
 from headrace.client import (
     AsyncClient,
+    Client,
     ConnectionFailed,
     DeadlineExceeded,
     GatewayUnavailable,
@@ -42,6 +49,11 @@ def kind(request: pytest.FixtureRequest) -> str:
     return chosen
 
 
+def body_of(request: bytes) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(request.partition(b"\r\n\r\n")[2])
+    return body
+
+
 @pytest.fixture
 async def proxy(tmp_path: Path) -> AsyncGenerator[FaultProxy]:
     """In front of a real gateway."""
@@ -59,7 +71,9 @@ async def test_a_read_cut_in_the_middle_of_its_answer_is_tried_once_more(kind: s
         read = await caller.read_group(GROUP, KEYS)
     assert read.result.rows == [[7]]
     assert (len(server.requests), server.connections) == (2, 2)
-    assert server.requests[0] == server.requests[1]
+    first, second = (body_of(request) for request in server.requests)
+    assert 0 < second.pop("deadline_ms") <= first.pop("deadline_ms") <= 9_000
+    assert first == second
 
 
 async def test_a_read_that_is_cut_twice_fails(kind: str) -> None:
@@ -125,6 +139,18 @@ async def test_a_busy_gateway_is_asked_again_when_it_says_when(kind: str) -> Non
     async with scripted(busy, GOOD) as server, caller_of(kind, server.port) as caller:
         assert (await caller.read_group(GROUP, KEYS)).result.rows == [[7]]
     assert (len(server.requests), server.connections) == (2, 1)
+
+
+async def test_the_wait_before_a_second_try_is_taken_off_the_deadline_it_is_sent_with(
+    kind: str,
+) -> None:
+    """Else the gateway's partial answer would come when nobody waits any more."""
+    busy = [http(503, UNAVAILABLE, "retry-after: 1")]
+    async with scripted(busy, GOOD) as server, caller_of(kind, server.port) as caller:
+        await caller.read_group(GROUP, KEYS, deadline_ms=60_000)
+    first, second = (body_of(request)["deadline_ms"] for request in server.requests)
+    assert second <= first - 900  # nine tenths of the second it waited
+    assert second > 0
 
 
 async def test_a_wait_longer_than_the_deadline_is_left_to_the_caller(kind: str) -> None:
@@ -224,3 +250,82 @@ async def test_a_deadline_that_no_gateway_takes_is_refused_here(
         with pytest.raises(ValueError, match="deadline_ms"):
             await caller.read_group(GROUP, KEYS, deadline_ms=deadline_ms, options=ReadOptions())
     assert server.requests == []
+
+
+@pytest.fixture
+def deaf_port() -> Iterator[int]:
+    """Its queue is full: further connections are neither taken nor refused."""
+    with ExitStack() as stack:
+        listening = stack.enter_context(closing(socket.socket()))
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(closing(socket.socket()))
+            waiting.setblocking(False)
+            waiting.connect_ex(listening.getsockname())
+        yield listening.getsockname()[1]
+
+
+def resolve_to(places: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(*_: object, **__: object) -> list[Any]:
+        return places
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+
+
+def test_several_addresses_share_one_deadline(
+    deaf_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name of 40 addresses that all say nothing, which no test can put into the DNS."""
+    places = socket.getaddrinfo("127.0.0.1", deaf_port, type=socket.SOCK_STREAM)
+    resolve_to(places * 40, monkeypatch)
+    with Client(f"http://127.0.0.1:{deaf_port}", deadline_ms=200) as client:
+        started = time.monotonic()
+        with pytest.raises(DeadlineExceeded, match="no connection"):
+            client.read_group(GROUP, KEYS)
+        assert time.monotonic() - started < 0.2 * 40 / 2
+
+
+async def test_the_next_address_is_tried_when_one_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(socket.socket()) as bound:  # and not listening
+        bound.bind(("127.0.0.1", 0))
+        refusing = socket.getaddrinfo("127.0.0.1", bound.getsockname()[1], type=socket.SOCK_STREAM)
+        async with scripted(GOOD) as server:
+            good = socket.getaddrinfo("127.0.0.1", server.port, type=socket.SOCK_STREAM)
+            resolve_to(refusing + good, monkeypatch)
+            async with caller_of("blocking", server.port) as caller:
+                assert (await caller.read_group(GROUP, KEYS)).result.rows == [[7]]
+
+
+def test_a_resolver_that_is_late_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+    resolve = socket.getaddrinfo
+
+    def late(host: str, *more: Any, **options: Any) -> Any:
+        if not options.get("flags"):
+            over.wait(60)
+            host = "127.0.0.1"
+        return resolve(host, *more, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", late)
+    with Client("http://gateway.invalid:6566", deadline_ms=50) as client:
+        started = time.monotonic()
+        try:
+            with pytest.raises(DeadlineExceeded, match=r"no connection to `gateway\.invalid:6566`"):
+                client.read_group(GROUP, KEYS)
+        finally:
+            over.set()
+        assert time.monotonic() - started < 30
+
+
+def test_a_name_that_stands_for_nothing_is_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with (
+        Client("http://gateway.invalid:6566", deadline_ms=60_000) as client,
+        pytest.raises(ConnectionFailed, match="Name or service not known") as caught,
+    ):
+        client.read_group(GROUP, KEYS)
+    assert not caught.value.sent

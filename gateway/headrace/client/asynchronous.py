@@ -79,7 +79,7 @@ class AsyncClient:
     ) -> Read:
         """Read a feature service; `keys` are its request keys."""
         limit_ms = self._limit(deadline_ms)
-        request = self._writer.read_service(service, keys, deadline_ms=limit_ms, options=options)
+        request = self._writer.read_service(service, keys, options=options)
         return read_of(await self._answer(request, limit_ms))
 
     async def read_group(
@@ -105,7 +105,7 @@ class AsyncClient:
     ) -> Read:
         """Read several feature groups in one request."""
         limit_ms = self._limit(deadline_ms)
-        request = self._writer.read_groups(reads, deadline_ms=limit_ms, options=options)
+        request = self._writer.read_groups(reads, options=options)
         return read_of(await self._answer(request, limit_ms))
 
     async def read_arrow(
@@ -125,9 +125,7 @@ class AsyncClient:
         from headrace.client.arrays import table
 
         limit_ms = self._limit(deadline_ms)
-        request = self._writer.read_service(
-            service, keys, deadline_ms=limit_ms, options=options, accept=ARROW_TYPE
-        )
+        request = self._writer.read_service(service, keys, options=options, accept=ARROW_TYPE)
         return table(arrow_of(await self._answer(request, limit_ms)), unusable)
 
     async def read_groups_arrow(
@@ -142,9 +140,7 @@ class AsyncClient:
         from headrace.client.arrays import table
 
         limit_ms = self._limit(deadline_ms)
-        request = self._writer.read_groups(
-            reads, deadline_ms=limit_ms, options=options, accept=ARROW_TYPE
-        )
+        request = self._writer.read_groups(reads, options=options, accept=ARROW_TYPE)
         return table(arrow_of(await self._answer(request, limit_ms)), unusable)
 
     async def send(
@@ -184,7 +180,7 @@ class AsyncClient:
         while True:
             attempt += 1
             try:
-                answer = await self._pool.exchange(loop, request.payload, limit_s)
+                answer = await self._pool.exchange(loop, request, limit_s)
             except ClientError as error:
                 if not again_after_failure(request, error, attempt):
                     raise
@@ -210,7 +206,7 @@ class _Pool:
         self._closed = False
 
     async def exchange(
-        self, loop: asyncio.AbstractEventLoop, payload: bytes, limit_s: float
+        self, loop: asyncio.AbstractEventLoop, request: Request, limit_s: float
     ) -> Answer:
         turns = self._turns
         if turns.locked():
@@ -219,7 +215,7 @@ class _Pool:
             await turns.acquire()  # does not wait
         try:
             connection = self._idle_one() or await self._connect(loop, limit_s)
-            answer = await connection.exchange(payload, limit_s)
+            answer = await connection.exchange(request, limit_s)
             if answer.lasting and not self._closed:
                 self._idle.append(connection)
             else:
@@ -289,7 +285,7 @@ class _Connection(asyncio.Protocol):
     def usable(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
-    async def exchange(self, payload: bytes, limit_s: float) -> Answer:
+    async def exchange(self, request: Request, limit_s: float) -> Answer:
         transport = self._transport
         if transport is None:
             raise ConnectionFailed("the connection ended before the request", sent=False)
@@ -297,7 +293,7 @@ class _Connection(asyncio.Protocol):
         self._waiter = waiter
         timer = self._loop.call_at(limit_s, self._expire)
         self._reader.expect()
-        transport.write(payload)
+        transport.write(request.payload(limit_s - self._loop.time()))
         try:
             return await waiter
         except BaseException:

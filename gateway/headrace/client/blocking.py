@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Self
 
 from headrace.client.address import Address
@@ -76,7 +77,7 @@ class Client:
     ) -> Read:
         """Read a feature service; `keys` are its request keys."""
         limit_ms = self._limit(deadline_ms)
-        request = self._writer.read_service(service, keys, deadline_ms=limit_ms, options=options)
+        request = self._writer.read_service(service, keys, options=options)
         return read_of(self._answer(request, limit_ms))
 
     def read_group(
@@ -102,7 +103,7 @@ class Client:
     ) -> Read:
         """Read several feature groups in one request."""
         limit_ms = self._limit(deadline_ms)
-        request = self._writer.read_groups(reads, deadline_ms=limit_ms, options=options)
+        request = self._writer.read_groups(reads, options=options)
         return read_of(self._answer(request, limit_ms))
 
     def read_arrow(
@@ -122,9 +123,7 @@ class Client:
         from headrace.client.arrays import table
 
         limit_ms = self._limit(deadline_ms)
-        request = self._writer.read_service(
-            service, keys, deadline_ms=limit_ms, options=options, accept=ARROW_TYPE
-        )
+        request = self._writer.read_service(service, keys, options=options, accept=ARROW_TYPE)
         return table(arrow_of(self._answer(request, limit_ms)), unusable)
 
     def read_groups_arrow(
@@ -139,9 +138,7 @@ class Client:
         from headrace.client.arrays import table
 
         limit_ms = self._limit(deadline_ms)
-        request = self._writer.read_groups(
-            reads, deadline_ms=limit_ms, options=options, accept=ARROW_TYPE
-        )
+        request = self._writer.read_groups(reads, options=options, accept=ARROW_TYPE)
         return table(arrow_of(self._answer(request, limit_ms)), unusable)
 
     def send(
@@ -175,7 +172,7 @@ class Client:
         while True:
             attempt += 1
             try:
-                answer = self._pool.exchange(request.payload, limit_s)
+                answer = self._pool.exchange(request, limit_s)
             except ClientError as error:
                 if not again_after_failure(request, error, attempt):
                     raise
@@ -199,7 +196,7 @@ class _Pool:
         self._turns = threading.BoundedSemaphore(connections_max)
         self._closed = False
 
-    def exchange(self, payload: bytes, limit_s: float) -> Answer:
+    def exchange(self, request: Request, limit_s: float) -> Answer:
         if not self._turns.acquire(timeout=max(0.0, limit_s - time.monotonic())):
             raise DeadlineExceeded(
                 "every connection is in use; the deadline passed before one was free"
@@ -207,7 +204,7 @@ class _Pool:
         try:
             connection = self._idle_one() or self._connect(limit_s)
             try:
-                answer = connection.exchange(payload, limit_s)
+                answer = connection.exchange(request, limit_s)
             except BaseException:
                 # Failed, late or interrupted: what may still come answers nobody.
                 connection.close()
@@ -240,7 +237,7 @@ class _Pool:
     def _connect(self, limit_s: float) -> _Connection:
         address = self._address
         try:
-            link = socket.create_connection((address.host, address.port), timeout=_left_s(limit_s))
+            link = _connected(_addresses(address.host, address.port, limit_s), limit_s)
             try:
                 link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 if address.tls:
@@ -287,12 +284,13 @@ class _Connection:
             return type(error).__name__ == "SSLWantReadError"
         return False
 
-    def exchange(self, payload: bytes, limit_s: float) -> Answer:
+    def exchange(self, request: Request, limit_s: float) -> Answer:
         link, reader = self._link, self._reader
         reader.expect()
         try:
-            link.settimeout(_left_s(limit_s))
-            link.sendall(payload)
+            left_s = _left_s(limit_s)
+            link.settimeout(left_s)
+            link.sendall(request.payload(left_s))
             while True:
                 link.settimeout(_left_s(limit_s))
                 received = link.recv(RECEIVED_BYTES_MAX)
@@ -312,6 +310,57 @@ class _Connection:
 
     def close(self) -> None:
         self._link.close()
+
+
+_Place = tuple[int, tuple[Any, ...]]
+"""A family and a socket address of it."""
+
+
+def _connected(places: Sequence[_Place], limit_s: float) -> socket.socket:
+    """A connection to the first place that takes one, within the deadline of all."""
+    refused = OSError("the name has no address")
+    for family, place in places:
+        link = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            link.settimeout(_left_s(limit_s))
+            link.connect(place)
+        except BaseException as error:
+            link.close()
+            if not isinstance(error, OSError) or isinstance(error, TimeoutError):
+                raise
+            refused = error
+        else:
+            return link
+    raise refused
+
+
+def _addresses(host: str, port: int, limit_s: float) -> list[_Place]:
+    """What a name stands for. No resolver takes a deadline, so one that is late is left behind."""
+    try:
+        return _resolve(host, port, socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        pass  # a name
+    found: SimpleQueue[list[_Place] | OSError] = SimpleQueue()
+
+    def look_up() -> None:
+        try:
+            found.put(_resolve(host, port, 0))
+        except OSError as error:
+            found.put(error)
+
+    threading.Thread(target=look_up, name="headrace-resolve", daemon=True).start()
+    try:
+        places = found.get(timeout=_left_s(limit_s))
+    except Empty:
+        raise TimeoutError from None
+    if isinstance(places, OSError):
+        raise places
+    return places
+
+
+def _resolve(host: str, port: int, flags: int) -> list[_Place]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+    return [(family, place) for family, _, _, _, place in found]
 
 
 def _left_s(limit_s: float) -> float:

@@ -81,10 +81,19 @@ class Command(msgspec.Struct, frozen=True):
 
 
 class Request(msgspec.Struct, frozen=True):
-    """Bytes to send, and whether sending them twice is harmless to every reader."""
+    """A request but for the deadline of a read, which is what is left of it when it is sent."""
 
-    payload: bytes
+    head: bytes
+    body: bytes
     repeatable: bool
+    """Whether it is a read: sending it twice is harmless, and the body takes `deadline_ms`."""
+
+    def payload(self, left_s: float) -> bytes:
+        """The bytes to send when so much is left of the caller's deadline."""
+        body = self.body
+        if self.repeatable:
+            body = b'%b,"deadline_ms":%d}' % (body[:-1], _deadline_there(round(left_s * 1000)))
+        return b"%b%d\r\n\r\n%b" % (self.head, len(body), body)
 
 
 class RequestWriter:
@@ -101,7 +110,6 @@ class RequestWriter:
         service: str,
         keys: Keys,
         *,
-        deadline_ms: int,
         options: ReadOptions,
         accept: str = JSON_TYPE,
     ) -> Request:
@@ -110,19 +118,17 @@ class RequestWriter:
             _ServiceBody(
                 service=service,
                 keys=keys,
-                deadline_ms=_deadline_there(deadline_ms),
                 strict=options.strict,
                 event_times=options.event_times,
                 missing=options.missing,
             )
         )
-        return _request(self._read_heads[accept], body, repeatable=True)
+        return Request(self._read_heads[accept], body, repeatable=True)
 
     def read_groups(
         self,
         reads: Sequence[GroupRead],
         *,
-        deadline_ms: int,
         options: ReadOptions,
         accept: str = JSON_TYPE,
     ) -> Request:
@@ -130,23 +136,21 @@ class RequestWriter:
         body = _encode(
             _GroupsBody(
                 reads=reads,
-                deadline_ms=_deadline_there(deadline_ms),
                 strict=options.strict,
                 event_times=options.event_times,
                 missing=options.missing,
             )
         )
-        return _request(self._read_heads[accept], body, repeatable=True)
+        return Request(self._read_heads[accept], body, repeatable=True)
 
     def send(self, commands: Sequence[Command | Mapping[str, Any]]) -> Request:
         """A list of commands."""
-        return _request(self._commands_head, _encode(commands), repeatable=False)
+        return Request(self._commands_head, _encode(commands), repeatable=False)
 
 
 class _ServiceBody(msgspec.Struct, omit_defaults=True):
     service: str
     keys: Keys
-    deadline_ms: int
     strict: bool = False
     event_times: bool = False
     missing: str = "default"
@@ -154,7 +158,6 @@ class _ServiceBody(msgspec.Struct, omit_defaults=True):
 
 class _GroupsBody(msgspec.Struct, omit_defaults=True):
     reads: Sequence[GroupRead]
-    deadline_ms: int
     strict: bool = False
     event_times: bool = False
     missing: str = "default"
@@ -166,10 +169,6 @@ def _deadline_there(deadline_ms: int) -> int:
 
 def _timed(values: Mapping[str, Any], event_time_ms: int) -> dict[str, Any]:
     return {**values, "_last_updated_at_ms": event_time_ms}
-
-
-def _request(head: bytes, body: bytes, *, repeatable: bool) -> Request:
-    return Request(b"%b%d\r\n\r\n%b" % (head, len(body), body), repeatable)
 
 
 def _head(address: Address, path: str, accept: str, api_key: str | None) -> bytes:

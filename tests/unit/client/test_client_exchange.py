@@ -23,8 +23,8 @@ from headrace.client.exchange import Answer, AnswerReader, problem_of, read_of, 
 from headrace.client.requests import Request, RequestWriter
 
 ADDRESS = Address.parse("http://gateway:6566")
-READ = Request(b"", repeatable=True)
-COMMANDS = Request(b"", repeatable=False)
+READ = Request(b"", b"{}", repeatable=True)
+COMMANDS = Request(b"", b"[]", repeatable=False)
 CHUNKED = (
     b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nX-Request-ID: a-1\r\n\r\n"
     + b"4\r\nab12\r\n3\r\nxyz\r\n0\r\n\r\n"
@@ -35,8 +35,10 @@ def answer(status: int = 200, body: bytes = READ_BODY, wait: float | None = None
     return Answer(status, body, "a-1", wait, lasting=True)
 
 
-def body_of(request: Request) -> object:
-    return msgspec.json.decode(request.payload.partition(b"\r\n\r\n")[2])
+def body_of(request: Request, left_s: float = 10) -> object:
+    head, _, body = request.payload(left_s).partition(b"\r\n\r\n")
+    assert head.endswith(b": %d" % len(body))
+    return msgspec.json.decode(body)
 
 
 @pytest.mark.parametrize("whole", [http(200, READ_BODY), CHUNKED], ids=["length", "chunked"])
@@ -129,22 +131,28 @@ def test_a_proxys_own_page_becomes_an_error_too(status: int, kind: type[Exceptio
     assert type(problem_of(answer(status, b"<html>no</html>"))) is kind
 
 
-def test_the_deadline_sent_leaves_time_for_the_way_back() -> None:
+@pytest.mark.parametrize(
+    ("left_s", "sent_ms"), [(0.1, 90), (0.0996, 90), (0.0504, 45), (0.001, 1), (0, 1), (-1, 1)]
+)
+def test_the_deadline_sent_is_what_is_left_without_the_way_back(
+    left_s: float, sent_ms: int
+) -> None:
     writer = RequestWriter(ADDRESS, None)
-    read = writer.read_service("s-v1", {"a": [1]}, deadline_ms=100, options=ReadOptions())
-    assert body_of(read) == {"service": "s-v1", "keys": {"a": [1]}, "deadline_ms": 90}
+    read = writer.read_service("s-v1", {"a": [1]}, options=ReadOptions())
+    asked = {"service": "s-v1", "keys": {"a": [1]}, "deadline_ms": sent_ms}
+    assert body_of(read, left_s) == asked
 
 
 def test_a_request_says_only_what_is_asked_for() -> None:
     writer = RequestWriter(ADDRESS, "key-1")
     reads = [GroupRead("a::b", {"k": np.array([1, 2])}, fields=["f"], limit=3)]
     options = ReadOptions(strict=True, event_times=True, missing="null")
-    made = writer.read_groups(reads, deadline_ms=1, options=options)
-    assert made.payload.startswith(
+    made = writer.read_groups(reads, options=options)
+    assert made.payload(0.001).startswith(
         b"POST /v1/read HTTP/1.1\r\nhost: gateway:6566\r\nauthorization: Bearer key-1\r\n"
         b"content-type: application/json\r\ncontent-length: "
     )
-    assert body_of(made) == {
+    assert body_of(made, 0.001) == {
         "reads": [{"feature_group": "a::b", "keys": {"k": [1, 2]}, "fields": ["f"], "limit": 3}],
         "deadline_ms": 1,
         "strict": True,
