@@ -26,7 +26,7 @@ LOGIN: Mapping[str, str] = MappingProxyType({"user": USER, "password": ESCAPED})
 
 KEYSPACE = "guarded"
 READER = "reader"
-"""A role of Cassandra that may read and not write."""
+"""A role of Cassandra that may read and not write, and a user of Kafka without a grant."""
 
 
 def query(**options: object) -> str:
@@ -94,12 +94,16 @@ def start_guarded_kafka(folder: Path, key_store: Path, guarded: GuardedKafka) ->
         ),
         "inter.broker.listener.name": "PLAINTEXT",
         "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
+        # What is not granted is refused to all but our own user and whoever is on the machine.
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": f"User:ANONYMOUS;User:{USER}",
         "ssl.keystore.type": "PEM",
         "ssl.keystore.location": str(key_store),
     }
     for listener in ("login", "guarded"):
         jaas = f"listener.name.{listener}.%s.sasl.jaas.config"
-        plain = f'{security}.plain.PlainLoginModule required user_{USER}="{PASSWORD}";'
+        users = " ".join(f'user_{user}="{PASSWORD}"' for user in (USER, READER))
+        plain = f"{security}.plain.PlainLoginModule required {users};"
         properties[jaas % "plain"] = plain
         for mechanism in ("scram-sha-256", "scram-sha-512"):
             properties[jaas % mechanism] = f"{security}.scram.ScramLoginModule required;"

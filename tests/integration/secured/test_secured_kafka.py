@@ -5,11 +5,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.protocol.admin import CreateAclsRequest
 from certificate import Certificate
 from deployment import Deployment, update
-from guarded_servers import ESCAPED, GuardedServers
+from guarded_servers import ESCAPED, READER, GuardedServers
 
 from headrace.cli.doctor_log import examine_kafka
 from headrace.sync.errors import LogUnavailable
@@ -48,6 +51,56 @@ async def test_every_client_of_the_log_gets_through_by_each_mechanism_with_and_w
     await log.dead_letters().append([letter])
     assert [each async for _, each in log.dead_letters().read()] == [letter]
     assert all(finding.ok is not False for finding in await examine_kafka(url))
+
+
+TOPIC, GROUP = 2, 3
+"""Kafka's `ResourceType`."""
+PREFIXED, ALLOWED = 4, 3
+READ, WRITE, DESCRIBE, DESCRIBE_CONFIGS = 3, 4, 8, 10
+"""Kafka's `AclOperation`."""
+TOPIC_GRANTS = [(TOPIC, READ), (TOPIC, WRITE), (TOPIC, DESCRIBE_CONFIGS)]
+
+
+async def grant(url: KafkaUrl, user: str, grants: list[tuple[int, int]]) -> None:
+    """Let a user do such operations on all topics or groups of the URL's prefix."""
+    admin: Any = AIOKafkaAdminClient(**url.client_options())
+    await admin.start()
+    for resource, operation in grants:
+        request = CreateAclsRequest(
+            resource, url.prefix, PREFIXED, f"User:{user}", "*", operation, ALLOWED
+        )
+        answer = await admin._send_request(request)
+        assert all(code == 0 for code, _ in answer.creation_responses)
+    await admin.close()
+
+
+@pytest.mark.parametrize(
+    ("grants", "lacking"),
+    [
+        ([], ["Describe on topic", "Read on group"]),
+        ([(TOPIC, READ), (GROUP, READ)], ["Write on topic"]),
+        ([(TOPIC, WRITE), (GROUP, READ)], ["Read on topic"]),
+        ([(TOPIC, READ), (TOPIC, WRITE)], ["Read on group"]),
+        ([(TOPIC, READ), (TOPIC, WRITE), (GROUP, DESCRIBE)], ["Read on group"]),
+        ([*TOPIC_GRANTS, (GROUP, READ)], []),
+    ],
+    ids=["nothing", "no write", "no read", "no group", "a group only seen", "all"],
+)
+async def test_doctor_tells_what_a_user_may_not_do_and_how_to_grant_it(
+    guarded: GuardedServers, grants: list[tuple[int, int]], lacking: list[str]
+) -> None:
+    prefix = f"granted-{uuid.uuid4().hex[:12]}"
+    owner = KafkaUrl.parse(guarded.commands(prefix=prefix))
+    await create_topics(owner)
+    await grant(owner, READER, grants)
+    url = KafkaUrl.parse(guarded.commands(prefix=prefix, user=READER))
+    findings = {finding.check: finding for finding in await examine_kafka(url)}
+    permission = findings["permission"]
+    assert permission.ok is (not lacking)
+    assert {told.split(" `")[0] for told in permission.detail.split("no ")[1:]} == set(lacking)
+    if lacking:
+        assert f"--allow-principal User:{READER} " in str(permission.fix)
+        assert "run `headrace apply`" not in str(findings.values()), "the topics are there"
 
 
 async def tells_whoever_asks(url: KafkaUrl, told: str) -> None:
