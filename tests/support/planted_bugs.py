@@ -449,7 +449,7 @@ def whole_life(patch: pytest.MonkeyPatch) -> None:
     def minute(ttl_ms: int) -> int:
         return 60_000
 
-    patch.setattr(reads, "_jittered", minute)
+    patch.setattr(reads, "jittered", minute)
 
 
 STALE, LOST = frozenset({"stale"}), frozenset({"lost"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
@@ -11,6 +12,8 @@ import pytest
 from headrace.codec import CachedReads
 from headrace.gateway.cached.link import (
     CALLERS_AFTER_BYTES,
+    PAUSE_MAX_S,
+    PAUSE_START_S,
     REPLY_LIMIT_S,
     WATCH_INTERVAL_S,
     CacheLink,
@@ -171,3 +174,51 @@ def _run(wait: Callable[[Clockwork], Coroutine[None, None, list[bool]]]) -> list
         return loop.run_until_complete(wait(loop))
     finally:
         loop.close()
+
+
+class Refusing(Clockwork):
+    """A loop on which no node can be connected, that tells when each was tried."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tried_s: list[float] = []
+
+    async def create_connection(self, *_: Any, **__: Any) -> Any:
+        self.tried_s.append(self.now_s)
+        raise ConnectionRefusedError("refused")
+
+
+async def _try_for(seconds: float, nodes: int) -> list[list[float]]:
+    """When each of so many links, which begin at once, tries to connect."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, Refusing)
+    pauses: list[list[float]] = []
+    for _ in range(nodes):
+        loop.now_s, loop.tried_s = 1_000.0, []
+        link = CacheLink(
+            cast("CachedReads", Replies()),
+            CacheUrl.parse("redis://127.0.0.1:6379/0"),
+            0,
+            lambda _caller, _outcome: None,
+            lambda: 0,
+        )
+        running = asyncio.create_task(link.run())
+        while loop.now_s < 1_000.0 + seconds:
+            await loop.pass_by(0.002)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        pauses.append([later - sooner for sooner, later in itertools.pairwise(loop.tried_s)])
+    return pauses
+
+
+def test_a_node_that_is_down_is_tried_after_pauses_that_grow_to_a_second_and_are_spread() -> None:
+    with asyncio.Runner(loop_factory=Refusing) as runner:
+        pauses = runner.run(_try_for(8.0, nodes=12))
+    slack_s = 0.01
+    for of_one in pauses:
+        for number, pause_s in enumerate(of_one):
+            longest_s = min(PAUSE_MAX_S, PAUSE_START_S * 2**number)
+            assert longest_s / 2 - slack_s <= pause_s <= longest_s + slack_s
+        assert len(of_one) > 8
+    late = [pause_s for of_one in pauses for pause_s in of_one[6:]]
+    assert max(late) - min(late) > PAUSE_MAX_S / 4

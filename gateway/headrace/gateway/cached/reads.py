@@ -364,7 +364,7 @@ class StoreReads:
             if flight.contested:
                 seen.append((flight.key, block))
             elif flight.token is not None:
-                fills.append((flight, block, _jittered(ttl_ms)))
+                fills.append((flight, block, jittered(ttl_ms)))
         self._flights.offer(fills)
         if seen:
             await self._flights.observe(seen)
@@ -395,6 +395,6 @@ def _unobserved(elapsed_ns: int, status: bytes) -> None:
     """Until an application asks for telemetry."""
 
 
-def _jittered(ttl_ms: int) -> int:
+def jittered(ttl_ms: int) -> int:
     """Up to 10 % less, so that keys filled together do not expire together, nor outlive a cell."""
     return int(ttl_ms * random.uniform(1 - JITTER, 1))  # noqa: S311 - no secret
