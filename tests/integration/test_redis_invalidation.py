@@ -11,12 +11,12 @@ from redis.asyncio import Redis
 
 from headrace.codec import Placement
 from headrace.loadtest.fault_proxy import (
+    BlackHole,
     CutMidReply,
     DuplicateReply,
     Fault,
     FaultProxy,
     Garble,
-    Pass,
     SwapReplies,
     resp_reply_end,
 )
@@ -24,7 +24,7 @@ from headrace.loadtest.servers import Server
 from headrace.loadtest.servers.process import free_port
 from headrace.registry.cache_url import CacheUrl
 from headrace.sync.errors import CacheUnavailable
-from headrace.sync.stores.redis import RedisInvalidator
+from headrace.sync.stores.redis import Patience, RedisInvalidator
 from headrace.sync.stores.redis_cluster import RedisClusterInvalidator
 
 EPOCH = 41
@@ -61,11 +61,46 @@ async def test_an_unreachable_node_is_named_and_the_others_are_invalidated(
     for key in KEYS:
         await client.set(placement.block_key(key), b"block")
     invalidator = RedisInvalidator(CacheUrl.parse(f"redis://{up},{down}/0?epoch={EPOCH}"))
-    with pytest.raises(CacheUnavailable, match=f"`{down}`"):
+    with pytest.raises(CacheUnavailable, match=f"`{down}`") as raised:
         await invalidator.invalidate(KEYS)
     await invalidator.close()
     left = [key for key in KEYS if await client.exists(placement.block_key(key))]
     assert left == [key for key in KEYS if placement.node(key) == 1]
+    assert raised.value.keys == left
+
+
+async def test_a_node_that_let_us_wait_is_left_for_longer_and_the_others_are_not(
+    valkey_server: Server, client: Redis
+) -> None:
+    """Store writes never wait for the cache (semantics 18)."""
+    up = f"{valkey_server.host}:{valkey_server.port}"
+    async with FaultProxy(valkey_server.host, valkey_server.port) as proxy:
+        proxy.fault = BlackHole()
+        silent = f"127.0.0.1:{proxy.port}"
+        placement = Placement([up, silent], epoch=EPOCH)
+        invalidator = RedisInvalidator(CacheUrl.parse(f"redis://{up},{silent}/0?epoch={EPOCH}"))
+        alive = [key for key in KEYS if placement.node(key) == 0][:5]
+        with pytest.raises(CacheUnavailable, match=f"`{silent}`"):
+            await invalidator.invalidate(KEYS)
+        asked = proxy.connections_seen
+        for _ in range(10):
+            await client.mset({placement.block_key(key): b"block" for key in alive})
+            with pytest.raises(CacheUnavailable, match=f"`{silent}`"):
+                await invalidator.invalidate(KEYS)
+            assert await client.exists(*map(placement.block_key, alive)) == 0
+        assert proxy.connections_seen == asked
+        await invalidator.close()
+
+
+def test_a_cache_is_left_for_nine_times_as_long_as_it_made_us_wait_but_not_for_ever() -> None:
+    patience = Patience()
+    assert patience.left(0.0) is None
+    assert patience.failed(TimeoutError(), began_s=1.0, now_s=1.5) == "TimeoutError"
+    assert patience.left(5.9) == "TimeoutError"
+    assert patience.left(6.0) is None
+    patience.failed(TimeoutError("late"), began_s=10.0, now_s=12.0)
+    assert patience.left(16.9) == "late"
+    assert patience.left(17.0) is None
 
 
 WRONG_REPLIES = [b"+OK\r\n", b":1\r\n", b"*1\r\n:1\r\n", b"_\r\n", b"#t\r\n", b"%0\r\n"]
@@ -126,8 +161,8 @@ async def test_a_key_that_passes_for_invalidated_is_gone_whatever_its_node_says(
     refused = 0
     async with FaultProxy(valkey_server.host, valkey_server.port, framing=resp_reply_end) as proxy:
         url = CacheUrl.parse(f"redis://127.0.0.1:{proxy.port}/0?epoch={EPOCH}")
-        invalidator = RedisInvalidator(url)
         for seed in range(20):
+            invalidator = RedisInvalidator(url)
             blocks = [placement.block_key(key) for key in KEYS[seed : seed + 3]]
             await client.mset(dict.fromkeys(blocks, b"block"))
             proxy.fault = lie(seed)
@@ -137,7 +172,5 @@ async def test_a_key_that_passes_for_invalidated_is_gone_whatever_its_node_says(
                 refused += 1
             else:
                 assert await client.exists(*blocks) == 0
-        proxy.fault = Pass()
-        await invalidator.invalidate(KEYS)
-        await invalidator.close()
+            await invalidator.close()
     assert refused > 0

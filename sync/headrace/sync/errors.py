@@ -58,8 +58,14 @@ class StoreRefused(SyncError):
 
 
 class CacheUnavailable(SyncError):
+    """`keys` are those that are still to be invalidated; all others of the call are done."""
+
     code = "CACHE_UNAVAILABLE"
     retriable = True
+
+    def __init__(self, message: str, keys: Sequence[bytes]) -> None:
+        super().__init__(message)
+        self.keys = keys
 
 
 class OfflineUnavailable(SyncError):

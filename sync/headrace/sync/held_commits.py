@@ -9,17 +9,25 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from headrace.registry.catalog import CachePolicy, CatalogDocument
 from headrace.sync.batch import Batch, Stage
 
 KEYS_MAX = 200_000
-"""Keys held at most before polling pauses: about 10 MB of them."""
+"""Keys held at most before polling pauses, about 10 MB of them, and batches that wait for older."""
 
 MARGIN_MS = 2_000
 """A lease lives 2 s; a fill under an older one can land no later (semantics 18)."""
 
 _group_id = struct.Struct(">I").unpack_from
+
+
+class Attempt(NamedTuple):
+    """Keys to invalidate, each once, oldest first, and the batches that wait for them."""
+
+    keys: list[bytes]
+    batches: list[Batch]
 
 
 class HeldCommits:
@@ -28,27 +36,34 @@ class HeldCommits:
     def __init__(self, keys_max: int = KEYS_MAX) -> None:
         self._keys_max = keys_max
         self._batches: deque[Batch] = deque()
+        self._untried: list[Batch] = []
         self.key_count = 0
 
     @property
     def full(self) -> bool:
         """True when polling has to pause."""
-        return self.key_count >= self._keys_max
+        return max(self.key_count, len(self._batches)) >= self._keys_max
 
     def hold(self, batch: Batch) -> None:
         """Keep a stored batch; one that has no `keys` is free as soon as those before it are."""
         self._batches.append(batch)
+        if batch.keys:
+            self._untried.append(batch)
         self.key_count += len(batch.keys)
 
-    def pending_keys(self) -> list[bytes]:
-        """Keys still to be invalidated, each once, oldest first."""
-        return list(dict.fromkeys(key for batch in self._batches for key in batch.keys))
+    def attempt(self, *, again: bool) -> Attempt:
+        """What is to be invalidated now: what is untried, and with `again` all that is held."""
+        among, self._untried = self._batches if again else self._untried, []
+        batches = [batch for batch in among if batch.keys]
+        return Attempt(list(dict.fromkeys(key for batch in batches for key in batch.keys)), batches)
 
-    def invalidated(self) -> None:
-        """All pending keys were invalidated."""
-        for batch in self._batches:
-            batch.keys = ()
-        self.key_count = 0
+    def settle(self, attempt: Attempt, left: Iterable[bytes] = ()) -> None:
+        """All keys of an attempt were invalidated, but those that are `left`."""
+        remaining = frozenset(left)
+        for batch in attempt.batches:
+            self.key_count -= len(batch.keys)
+            batch.keys = [key for key in batch.keys if key in remaining] if remaining else ()
+            self.key_count += len(batch.keys)
 
     def release(self, now_ms: int) -> list[Batch]:
         """Take out the batches that may be committed now, oldest first."""
@@ -56,6 +71,7 @@ class HeldCommits:
         while self._batches and _is_free(self._batches[0], now_ms):
             batch = self._batches.popleft()
             self.key_count -= len(batch.keys)
+            batch.keys = ()
             batch.enter(Stage.INVALIDATED)
             free.append(batch)
         return free

@@ -199,7 +199,8 @@ class CacheInvalidator(Protocol):
     """Removes blocks and leases; the commit of an offset waits for it (semantics 18)."""
 
     async def invalidate(self, keys: Sequence[bytes]) -> None:
-        """Raises `CacheUnavailable` when any node could not be reached."""
+        """Returns once all of `keys` are invalidated. Raises `CacheUnavailable` with those that are
+        not, when a node could not be reached: the others are."""
         ...
 
 

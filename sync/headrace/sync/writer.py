@@ -288,29 +288,40 @@ class Writer:
                 await self._write(half, part, catalog)
 
     async def _invalidate(self) -> list[Batch]:
-        """Invalidate what is pending, unless the cache is down; the batches that are free now."""
-        invalidator = self._ports.invalidator
-        keys = self._held.pending_keys() if invalidator is not None else []
-        if invalidator is not None and keys and self._steady_ms() >= self._invalidation_due_ms:
-            try:
-                with self._telemetry.stage("invalidate"):
-                    await invalidator.invalidate(keys)
-            except CacheUnavailable as error:
-                wait_ms = self._invalidation.next_ms()
-                self._invalidation_due_ms = self._steady_ms() + wait_ms
-                self._telemetry.count_retry("invalidate")
-                self._say(
-                    logging.WARNING,
-                    "cache unavailable, commits are held",
-                    held_keys=len(keys),
-                    error=str(error),
-                )
-            else:
-                self._invalidation = Backoff(self._draw)
-                self._held.invalidated()
+        """Invalidate what is new, and from time to time what is held; the batches that are free."""
+        if self._ports.invalidator is not None:
+            await self._attempt(self._ports.invalidator)
         free = self._held.release(self._steady_ms())
         self._telemetry.held_keys.set(self._held.key_count)
         return free
+
+    async def _attempt(self, invalidator: CacheInvalidator) -> None:
+        again = self._steady_ms() >= self._invalidation_due_ms
+        attempt = self._held.attempt(again=again)
+        if not attempt.keys:
+            return
+        try:
+            with self._telemetry.stage("invalidate"):
+                await invalidator.invalidate(attempt.keys)
+        except CacheUnavailable as error:
+            self._held.settle(attempt, error.keys)
+            if again:
+                self._try_later(error)
+            return
+        self._held.settle(attempt)
+        if again:
+            self._invalidation = Backoff(self._draw)
+
+    def _try_later(self, error: CacheUnavailable) -> None:
+        wait_ms = self._invalidation.next_ms()
+        self._invalidation_due_ms = self._steady_ms() + wait_ms
+        self._telemetry.count_retry("invalidate")
+        self._say(
+            logging.WARNING,
+            "cache unavailable, commits are held",
+            held_keys=self._held.key_count,
+            error=str(error),
+        )
 
     async def _commit(self, batches: Sequence[Batch]) -> None:
         """Commit the offsets of batches that are durable and invalidated."""

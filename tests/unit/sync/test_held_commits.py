@@ -37,7 +37,7 @@ def test_a_batch_waits_until_its_keys_are_invalidated() -> None:
     held = HeldCommits()
     held.hold(_stored(4, b"a"))
     assert held.release(999) == []
-    held.invalidated()
+    held.settle(held.attempt(again=True))
     assert _offsets(held.release(999)) == [5]
 
 
@@ -61,7 +61,44 @@ def test_a_key_written_twice_is_invalidated_once() -> None:
     held = HeldCommits()
     held.hold(_stored(1, b"a", b"b"))
     held.hold(_stored(2, b"b", b"c"))
-    assert held.pending_keys() == [b"a", b"b", b"c"]
+    assert held.attempt(again=True).keys == [b"a", b"b", b"c"]
+
+
+def test_only_keys_that_could_not_be_invalidated_are_held_and_tried_again() -> None:
+    """Keys still to be invalidated are held, no others (semantics 18)."""
+    held = HeldCommits()
+    held.hold(_stored(1, b"alive"))
+    held.hold(_stored(2, b"dead", b"alive"))
+    held.hold(_stored(3, b"alive"))
+    held.settle(held.attempt(again=True), left=[b"dead"])
+    assert held.key_count == 1
+    assert _offsets(held.release(0)) == [2]
+    assert held.attempt(again=True).keys == [b"dead"]
+
+
+def test_what_was_tried_waits_while_what_is_new_is_tried() -> None:
+    held = HeldCommits()
+    held.hold(_stored(1, b"dead"))
+    held.settle(held.attempt(again=False), left=[b"dead"])
+    held.hold(_stored(2, b"new"))
+    assert held.attempt(again=False).keys == [b"new"]
+
+
+def test_batches_that_wait_for_older_ones_are_bounded_as_keys_are() -> None:
+    held = HeldCommits(keys_max=2)
+    held.hold(_stored(1, b"dead"))
+    held.hold(_stored(2))
+    assert held.full
+
+
+def test_a_key_that_is_written_during_an_attempt_is_not_done_with_it() -> None:
+    held = HeldCommits()
+    held.hold(_stored(1, b"a"))
+    attempt = held.attempt(again=True)
+    held.hold(_stored(2, b"a"))
+    held.settle(attempt)
+    assert _offsets(held.release(0)) == [2]
+    assert held.attempt(again=True).keys == [b"a"]
 
 
 def test_polling_pauses_only_while_the_bound_is_reached() -> None:
@@ -70,7 +107,8 @@ def test_polling_pauses_only_while_the_bound_is_reached() -> None:
     assert not held.full
     held.hold(_stored(2, b"b"))
     assert held.full
-    held.invalidated()
+    held.settle(held.attempt(again=True))
+    held.release(0)
     assert not held.full
 
 

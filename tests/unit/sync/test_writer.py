@@ -153,14 +153,18 @@ class Cache:
 
     def __init__(self, journal: Journal) -> None:
         self.down = False
+        self.dead: frozenset[bytes] = frozenset()
+        """Keys of a node that is dead, while others are alive."""
         self.invalidated: list[bytes] = []
         self._journal = journal
 
     async def invalidate(self, keys: Sequence[bytes]) -> None:
         if self.down:
             self._journal.note("cache down")
-            raise CacheUnavailable("refused")
-        self.invalidated += keys
+            raise CacheUnavailable("refused", keys)
+        self.invalidated += [key for key in keys if key not in self.dead]
+        if left := [key for key in keys if key in self.dead]:
+            raise CacheUnavailable("one node refused", left)
         self._journal.note("invalidate")
 
 
@@ -457,6 +461,25 @@ async def test_a_cache_that_is_down_holds_commits_but_not_writes() -> None:
         bench.steady_ms += 10_000
         await bench.journal.wait_for(lambda: bench.lag == 0)
     assert len(bench.cache.invalidated) == 3
+
+
+async def test_of_a_cache_with_a_dead_node_only_its_keys_are_held(catalog: Catalog) -> None:
+    """Writes go on for longer than all keys together could be held (semantics 18)."""
+    bench = Bench(published=document(), cache=True)
+    assert bench.cache is not None
+    bench.limits = msgspec.structs.replace(bench.limits, rows_max=10, held_keys_max=25)
+    bench.cache.dead = frozenset([catalog.encode_key(OBJECT, {"room_id": 0})])
+    async with bench.running():
+        await bench.send([_update(room) for room in range(ROOMS)] * 3)
+        await bench.journal.wait_for(lambda: bench.store.rows_written == 3 * ROOMS)
+        await bench.journal.wait_for(
+            lambda: bench.metric("headrace_writer_held_keys") <= 3 and bench.lag > 0
+        )
+        assert bench.cache.dead.isdisjoint(bench.cache.invalidated)
+        bench.cache.dead = frozenset()
+        bench.steady_ms += 10_000
+        await bench.journal.wait_for(lambda: bench.lag == 0)
+    assert len(set(bench.cache.invalidated)) == ROOMS
 
 
 async def test_held_commits_go_when_no_older_block_can_exist_any_more() -> None:

@@ -23,8 +23,8 @@ from headrace.sync.errors import CacheUnavailable
 from headrace.sync.stores.redis import (
     KEYS_PER_COMMAND,
     REQUEST_LIMIT_S,
+    Patience,
     check_count,
-    reason_of,
 )
 
 LIMIT_S = 4 * REQUEST_LIMIT_S
@@ -36,6 +36,7 @@ class RedisClusterInvalidator:
 
     def __init__(self, url: CacheUrl) -> None:
         self._placement = SlotPlacement(epoch=url.epoch)
+        self._patience = Patience()
         self._cluster: Any = RedisCluster(
             startup_nodes=[ClusterNode(node.host, node.port) for node in url.nodes],
             require_full_coverage=False,
@@ -51,19 +52,23 @@ class RedisClusterInvalidator:
         )
 
     async def invalidate(self, keys: Sequence[bytes]) -> None:
-        """Delete lease and block of each key; raises `CacheUnavailable`."""
-        try:
-            async with asyncio.timeout(LIMIT_S):
-                for start in range(0, len(keys), KEYS_PER_COMMAND):
-                    some = keys[start : start + KEYS_PER_COMMAND]
-                    await self._delete(map(self._placement.lease_key, some))
-                    await self._delete(map(self._placement.block_key, some))
-        except Exception as error:  # Bytes that are no reply make redis-py raise any.
-            with contextlib.suppress(Exception):
-                await self.close()  # The next call connects anew.
-            raise CacheUnavailable(
-                f"{len(keys)} keys could not be invalidated; {reason_of(error)}"
-            ) from error
+        """Delete lease and block of each key; raises `CacheUnavailable` with what is left."""
+        now_s = asyncio.get_running_loop().time
+        began_s, done = now_s(), 0
+        if (reason := self._patience.left(began_s)) is None:
+            try:
+                async with asyncio.timeout(LIMIT_S):
+                    for done in range(0, len(keys), KEYS_PER_COMMAND):
+                        some = keys[done : done + KEYS_PER_COMMAND]
+                        await self._delete(map(self._placement.lease_key, some))
+                        await self._delete(map(self._placement.block_key, some))
+            except Exception as error:  # noqa: BLE001 - as with one node
+                with contextlib.suppress(Exception):
+                    await self.close()  # The next call connects anew.
+                reason = self._patience.failed(error, began_s=began_s, now_s=now_s())
+        if reason is not None:
+            left = keys[done:]
+            raise CacheUnavailable(f"{len(left)} keys could not be invalidated; {reason}", left)
 
     async def close(self) -> None:
         """Close every connection, also those that told the client nothing of its nodes."""
