@@ -59,7 +59,7 @@ async def _kafka(request: pytest.FixtureRequest, _folder: Path) -> Log:
         f"kafka://{server.host}:{server.port}?prefix={prefix}&partitions={PARTITION_COUNT}"
     )
     await create_topics(url)
-    return KafkaCommandLog(url)
+    return KafkaCommandLog(url, drain_ms=500)  # Some tests hold what they polled for good.
 
 
 LOGS: dict[str, Open] = {"memory": _memory, "sqlite": _sqlite, "kafka": _kafka}
@@ -167,8 +167,8 @@ async def test_a_poll_brings_no_more_rows_than_asked_for(log: Log) -> None:
 async def test_a_poll_stops_at_its_bytes_but_always_brings_one_record(log: Log) -> None:
     await log.producer().append("realtime", [(b"k", bytes(1_000)) for _ in range(10)])
     consumer = log.consumer("realtime", GROUP)
-    page = await consumer.poll(rows_max=100, wait_ms=100, bytes_max=2_500)
-    oversize = await consumer.poll(rows_max=100, wait_ms=100, bytes_max=10)
+    page = await consumer.poll(rows_max=100, wait_ms=10_000, bytes_max=2_500)
+    oversize = await consumer.poll(rows_max=100, wait_ms=10_000, bytes_max=10)
     assert (len(page), len(oversize)) == (2, 1)
 
 

@@ -3,7 +3,7 @@
 Durability: the producer is idempotent with acks=all, so an acknowledged command is on every in-sync
 replica once. Order: one key stays in one partition (the client's default murmur2 partitioner).
 Consumers commit by hand, last handled + 1, and only what the caller says it has handled; a
-rebalance waits for the batch in hand before it gives partitions up.
+rebalance waits for what is in hand before it gives partitions up.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import time
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
@@ -35,6 +35,7 @@ from headrace.sync.logs.kafka_clients import (
     stopped,
 )
 from headrace.sync.logs.kafka_dead_letters import KafkaDeadLetters
+from headrace.sync.logs.kafka_in_hand import InHand
 from headrace.sync.logs.kafka_sizes import BATCH_BYTES, DEAD_LETTER_TOPIC_BYTES_MAX
 from headrace.sync.logs.kafka_url import KafkaUrl
 from headrace.sync.ports import (
@@ -62,15 +63,24 @@ SESSION_LIMIT_MS = 10_000
 HEARTBEAT_MS = 1_000
 HEARTBEAT_WAIT_S = 0.01
 REBALANCE_LIMIT_MS = 30_000
-"""How long a rebalance waits for a member that still has a batch in hand."""
+"""How long the broker waits for a member to join again in a rebalance."""
+DRAIN_LIMIT_MS = REBALANCE_LIMIT_MS // 2
+"""How long a member keeps a rebalance waiting for what it has in hand."""
 
 
 class KafkaCommandLog:
     """Opens producers, consumers and the dead-letter topic of one Kafka cluster and prefix."""
 
-    def __init__(self, url: KafkaUrl, *, session_ms: int = SESSION_LIMIT_MS) -> None:
+    def __init__(
+        self,
+        url: KafkaUrl,
+        *,
+        session_ms: int = SESSION_LIMIT_MS,
+        drain_ms: int = DRAIN_LIMIT_MS,
+    ) -> None:
         self._url = url
         self._session_ms = session_ms
+        self._drain_ms = drain_ms
         self._opened: list[KafkaProducer | KafkaConsumer | KafkaDeadLetters] = []
 
     def producer(self) -> KafkaProducer:
@@ -80,7 +90,13 @@ class KafkaCommandLog:
     def consumer(self, topic: Topic, group: str) -> KafkaConsumer:
         """A member of a consumer group on one topic; it connects at its first poll."""
         return self._kept(
-            KafkaConsumer(self._url, topic=topic, group=group, session_ms=self._session_ms)
+            KafkaConsumer(
+                self._url,
+                topic=topic,
+                group=group,
+                session_ms=self._session_ms,
+                drain_ms=self._drain_ms,
+            )
         )
 
     def dead_letters(self) -> KafkaDeadLetters:
@@ -298,7 +314,13 @@ class KafkaConsumer:
     """`CommandConsumer`: a group member that never gives up a partition with a batch in hand."""
 
     def __init__(
-        self, url: KafkaUrl, *, topic: Topic, group: str, session_ms: int = SESSION_LIMIT_MS
+        self,
+        url: KafkaUrl,
+        *,
+        topic: Topic,
+        group: str,
+        session_ms: int = SESSION_LIMIT_MS,
+        drain_ms: int = DRAIN_LIMIT_MS,
     ) -> None:
         self._url = url
         self._session_ms = session_ms
@@ -307,16 +329,19 @@ class KafkaConsumer:
         self._client: AIOKafkaConsumer | None = None
         self._admin: AIOKafkaAdminClient | None = None
         self._starting = asyncio.Lock()
-        self._settled = asyncio.Event()
-        self._settled.set()
+        self._drain_ms = drain_ms
+        self._in_hand = InHand()
         self._turn = 0
         self._heard_s = time.monotonic()
 
     async def poll(
         self, *, rows_max: int, wait_ms: int, bytes_max: int = BATCH_BYTES_MAX
     ) -> list[LogRecord]:
-        """Records after the position. A batch is in hand until `commit` or the next poll."""
-        self._settled.set()
+        """Records after the position. They are in hand until committed; while a rebalance waits
+        for what is in hand, nothing more comes."""
+        if self._in_hand.draining:
+            await self._in_hand.drained(wait_ms)
+            return []
         try:
             client = await self._started()
             fetched = await self._fetch(client, rows_max, wait_ms)
@@ -327,8 +352,7 @@ class KafkaConsumer:
         except (KafkaError, OSError) as error:
             raise self._unavailable("poll", error) from error
         records = self._within(client, fetched, bytes_max)
-        if records:
-            self._settled.clear()
+        self._in_hand.hand_out(records)
         return records
 
     async def heartbeat(self) -> None:
@@ -352,12 +376,13 @@ class KafkaConsumer:
         try:
             await self._commit_forward(await self._started(), ours)
         except (CommitFailedError, IllegalStateError) as error:
+            self._in_hand.give_up(offsets)
             raise self._refused() from error
         except (KafkaError, OSError) as error:
             raise self._unavailable("commit", error) from error
-        finally:
-            self._settled.set()
+        self._in_hand.commit(ours)
         if len(ours) < len(offsets):
+            self._in_hand.give_up(offsets.keys() - held)
             raise self._refused()
 
     async def committed(self, group: str) -> dict[PartitionId, int]:
@@ -395,7 +420,7 @@ class KafkaConsumer:
 
     async def close(self) -> None:
         """Leave the group at once, so that others take over without waiting for a time-out."""
-        self._settled.set()
+        self._in_hand.keep(())
         client, self._client = self._client, None
         admin, self._admin = self._admin, None
         if client is not None:
@@ -424,7 +449,7 @@ class KafkaConsumer:
             heartbeat_interval_ms=min(HEARTBEAT_MS, self._session_ms // 4),
             rebalance_timeout_ms=REBALANCE_LIMIT_MS,
         )
-        client.subscribe([self._topic], listener=_Drain(self._settled))
+        client.subscribe([self._topic], listener=_Drain(self._in_hand, self._drain_ms))
         return client
 
     async def _administration(self) -> AIOKafkaAdminClient:
@@ -512,18 +537,18 @@ class KafkaConsumer:
 
 
 class _Drain(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types for it
-    """Holds a rebalance until the batch in hand is committed, or the limit passes."""
+    """Holds a rebalance until what is in hand is committed, or the limit passes."""
 
-    def __init__(self, settled: asyncio.Event) -> None:
-        self._settled = settled
+    def __init__(self, in_hand: InHand, limit_ms: int) -> None:
+        self._in_hand = in_hand
+        self._limit_ms = limit_ms
 
     async def on_partitions_revoked(  # pyright: ignore[reportIncompatibleMethodOverride]  # awaited
         self, revoked: object
     ) -> None:
         # Late writes after the limit are harmless: cells are ordered by event time, not arrival.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(REBALANCE_LIMIT_MS / 2 / 1000):
-                await self._settled.wait()
+        await self._in_hand.drain(self._limit_ms)
 
-    def on_partitions_assigned(self, assigned: object) -> None:
-        """Nothing to prepare: positions start at the committed offsets."""
+    def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        """Positions start at the committed offsets; of what went elsewhere nothing is in hand."""
+        self._in_hand.keep({(place.topic, place.partition) for place in assigned})
