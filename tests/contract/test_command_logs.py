@@ -76,11 +76,12 @@ def _commands(count: int, *, keys: int = 16) -> list[tuple[bytes, bytes]]:
     return [(b"key-%d" % (number % keys), b"value-%d" % number) for number in range(count)]
 
 
-async def _drain(consumer: CommandConsumer, *, wait_ms: int = 100) -> list[LogRecord]:
-    """Poll until a poll comes back empty."""
-    records: list[LogRecord] = []
-    while page := await consumer.poll(rows_max=1_000, wait_ms=wait_ms):
-        records += page
+async def _drain(consumer: CommandConsumer, *, wait_ms: int = 250) -> list[LogRecord]:
+    """Poll until a poll comes back empty. The first may wait for the leaders of a new topic."""
+    records = page = await consumer.poll(rows_max=1_000, wait_ms=10_000)
+    while page:
+        page = await consumer.poll(rows_max=1_000, wait_ms=wait_ms)
+        records = records + page
     return records
 
 
