@@ -64,7 +64,7 @@ async def test_batches_are_compressed_as_the_url_says_and_numbered_against_repea
 async def test_whatever_appends_waits_for_all_replicas_in_sync(
     kafka_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One broker cannot show it: so the client that begins and the one that sends again are asked."""
+    """One broker cannot show it: the clients made for it are asked."""
     made: list[dict[str, Any]] = []
 
     class Noted(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka ships no types for it
