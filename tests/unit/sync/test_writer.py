@@ -545,6 +545,17 @@ async def test_what_became_of_commands_is_counted(bench: Bench) -> None:
     assert bench.metric("headrace_writer_commands_total", outcome="dead") == 1
     assert bench.metric("headrace_writer_commits_total", outcome="done") == 1
     assert bench.metric("headrace_writer_batch_rows_sum") == 21
+    for stage in ("decode", "bury", "store", "commit"):
+        assert bench.metric("headrace_writer_stage_seconds_count", stage=stage) == 1
+
+
+async def test_the_lag_counts_what_is_not_committed() -> None:
+    bench = Bench(published=document(), cache=True)
+    assert bench.cache is not None
+    bench.cache.down = True
+    await bench.send([_update(room) for room in range(20)])
+    async with bench.running():
+        await bench.journal.wait_for(lambda: bench.metric("headrace_writer_lag_rows") == 20)
 
 
 async def test_the_delay_from_event_to_readable_is_measured_at_the_newest_event(
