@@ -109,28 +109,33 @@ impl<'a> Json<'a> {
             self.out.push(b'[');
         }
         for (position, event) in events.iter().enumerate() {
-            let transcoder = read.transcoder(event.schema)?;
-            let fields = &mut self.room.fields;
-            let printed = if self.columns {
-                self.room.grid.event(event.event_time_ms, |values, ends| {
-                    transcoder.values(event.body, None, values, ends, fields)
-                })
-            } else {
-                if position > 0 {
-                    self.out.push(b',');
-                }
-                transcoder.event(event.event_time_ms, event.body, self.out, fields)
-            };
-            if printed.is_err() {
+            if position > 0 && !self.columns {
+                self.out.push(b',');
+            }
+            let printed = self.print_event(read, event);
+            if !matches!(printed, Some(Ok(()))) {
                 self.out.truncate(before);
                 self.room.grid.back_to(mark);
-                return Some(printed);
+                return printed;
             }
         }
         if !self.columns {
             self.out.push(b']');
         }
         Some(Ok(()))
+    }
+
+    #[inline]
+    fn print_event(&mut self, read: &PlannedRead, event: &Event<'_>) -> Option<Result<()>> {
+        let transcoder = read.transcoder(event.schema)?;
+        let fields = &mut self.room.fields;
+        Some(if self.columns {
+            self.room.grid.event(event.event_time_ms, |values, ends| {
+                transcoder.values(event.body, None, values, ends, fields)
+            })
+        } else {
+            transcoder.event(event.event_time_ms, event.body, self.out, fields)
+        })
     }
 
     fn print_missing(&mut self, read: &PlannedRead) {

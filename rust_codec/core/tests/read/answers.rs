@@ -1,10 +1,14 @@
 //! What the JSON answer says of rows (product 4, semantics 3, 8, 10-12, 20).
 
+use headrace_codec::read::Limits;
+use headrace_codec::read::answer::{Json, Room, Writer};
 use headrace_codec::read::coding::Coding;
+use headrace_codec::read::counters::Counters;
 use headrace_codec::read::engine::ReadCall;
-use headrace_codec::read::plan::Accept;
-use headrace_codec::read::row::{RowError, StaleCatalog};
-use serde_json::json;
+use headrace_codec::read::plan::{Accept, Plan};
+use headrace_codec::read::request::Request;
+use headrace_codec::read::row::{Event, Row, RowError, StaleCatalog};
+use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, HISTORY, NOW_MS, USERS, double, long, some, text, user};
 
@@ -240,6 +244,35 @@ fn one_damaged_event_makes_its_row_corrupt() {
     let result = fixture.result(&read_history("", "", "1,2"));
     assert_eq!(result["rows"], json!([[[NOW_MS - 10, "A", 0.5]], null]));
     assert_eq!(result["statuses"], json!([{"row": 1, "status": "CORRUPT"}]));
+}
+
+#[test]
+fn an_event_of_a_schema_that_was_not_planned_leaves_nothing_of_its_row() {
+    let fixture = Fixture::new();
+    let body = [text("A"), double(0.5)].concat();
+    let events = [0, 9].map(|schema| Event { event_time_ms: NOW_MS, schema, body: &body });
+    for (layout, place, expected) in [
+        ("rows", "rows", json!([null, [[NOW_MS, "A", 0.5]]])),
+        ("columns", "columns", json!([[null, [NOW_MS]], [null, ["A"]], [null, [0.5]]])),
+    ] {
+        let asked = read_history(&format!(r#","layout":"{layout}""#), "", "1,2");
+        let limits = Limits::default();
+        let request = Request::parse(asked.as_bytes(), &limits).unwrap();
+        let (catalog, counters) = (&fixture.catalog, Counters::default());
+        let plan = Plan::compile(catalog, &request, Accept::Json, &limits, &counters).unwrap();
+        let (mut out, mut room) = (Vec::new(), Room::default());
+        let mut writer = Json::new(&mut out, &mut room, &plan, NOW_MS);
+        writer.begin(&plan);
+        writer.begin_read(&plan.reads[0], 2);
+        writer.row(&plan.reads[0], 0, &Row::Events(&events));
+        writer.row(&plan.reads[0], 1, &Row::Events(&events[..1]));
+        writer.end_read(&plan.reads[0]);
+        writer.end();
+        let answer: Value = serde_json::from_slice(&out).unwrap();
+        let result = &answer["results"][0];
+        assert_eq!(result[place], expected);
+        assert_eq!(result["statuses"], json!([{"row": 0, "status": "CORRUPT"}]));
+    }
 }
 
 #[test]
