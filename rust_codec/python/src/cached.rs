@@ -246,7 +246,14 @@ impl CachedReads {
                 Ok(Begun::Missed(turn, self.pending(py, pending)?))
             }
             // Nothing else comes of a turn that only began.
-            _ => self.tell_flush(py).map(|()| Begun::Asked),
+            _ => {
+                if let Err(error) = self.tell_flush(py) {
+                    // It is under way; whatever comes next tells again.
+                    lock(&self.listener).told = false;
+                    error.write_unraisable(py, None);
+                }
+                Ok(Begun::Asked)
+            }
         }
     }
 
@@ -459,7 +466,7 @@ impl PendingRead {
     }
 
     /// The response; rows that are still wanted are UNAVAILABLE. Only once.
-    fn finish<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+    pub(crate) fn finish<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let pending = lock(&self.inner).take().ok_or_else(answered)?;
         let engine = &self.engine.get().engine;
         engine

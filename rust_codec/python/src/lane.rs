@@ -14,7 +14,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
-use crate::cached::{Begun, CachedReads};
+use crate::cached::{Begun, CachedReads, PendingRead};
 use crate::edge::{Clock, ReadTimes, RequestIds};
 use crate::lmdb::LmdbStore;
 use crate::lock;
@@ -443,17 +443,39 @@ impl LaneConnection {
         let call = request.call(this.lane.get().clock.now_ms(py)?, keep_alive)?;
         let turn = Self::turn(slf, request, keep_alive);
         match reads.begin(py, &call, turn)? {
-            Begun::Asked => Self::wait(slf, weight, keep_alive)?,
+            Begun::Asked => Self::wait(slf, weight, keep_alive),
             Begun::Answered(turn, response) => {
                 this.lane.get().observe(turn.started, response.as_bytes());
                 Self::respond(slf, response, weight, keep_alive)?;
             }
             Begun::Missed(turn, pending) => {
-                Self::wait(slf, weight, keep_alive)?;
-                reads.tell_missed(py, *turn, pending)?;
+                let (number, started) = (turn.number, turn.started);
+                Self::wait(slf, weight, keep_alive);
+                if let Err(error) = reads.tell_missed(py, *turn, pending.clone()) {
+                    // The turn is taken: read again, it would be answered twice or never.
+                    error.write_unraisable(py, None);
+                    Self::give_up(slf, number, started, &pending);
+                }
             }
         }
         Ok(true)
+    }
+
+    /// Answers a turn that nobody took over: what no node could say is UNAVAILABLE.
+    fn give_up(
+        slf: &Bound<'_, Self>,
+        number: TurnNumber,
+        started: Instant,
+        pending: &Bound<'_, PendingRead>,
+    ) {
+        let py = slf.py();
+        let delivered = pending.get().finish(py).and_then(|response| {
+            slf.get().lane.get().observe(started, response.as_bytes());
+            Self::deliver(slf, number, response)
+        });
+        if let Err(error) = delivered {
+            error.write_unraisable(py, None);
+        }
     }
 
     fn read_called(
@@ -473,7 +495,7 @@ impl LaneConnection {
         let arguments = (body, request.accept, request_id);
         let response = start.bind(py).call(arguments, Some(&named))?;
         if response.is_none() {
-            Self::wait(slf, weight, keep_alive)?;
+            Self::wait(slf, weight, keep_alive);
         } else {
             Self::respond(slf, response.cast_into()?, weight, keep_alive)?;
         }
@@ -494,8 +516,8 @@ impl LaneConnection {
     }
 
     /// Keeps an answer's turn; a caller with too many due is not read until all are written.
-    fn wait(slf: &Bound<'_, Self>, weight: usize, keep_alive: bool) -> PyResult<()> {
-        slf.get().push(slf.py(), None, weight, keep_alive)
+    fn wait(slf: &Bound<'_, Self>, weight: usize, keep_alive: bool) {
+        slf.get().push(slf.py(), None, weight, keep_alive);
     }
 
     /// Sends an answer, or keeps it until its turn.
@@ -509,28 +531,26 @@ impl LaneConnection {
         if lock(&this.state).turns.is_empty() {
             return this.send(slf.py(), response, keep_alive);
         }
-        this.push(slf.py(), Some(response.unbind()), weight, keep_alive)
+        this.push(slf.py(), Some(response.unbind()), weight, keep_alive);
+        Ok(())
     }
 
-    fn push(
-        &self,
-        py: Python<'_>,
-        response: Option<Py<PyBytes>>,
-        weight: usize,
-        keep_alive: bool,
-    ) -> PyResult<()> {
+    fn push(&self, py: Python<'_>, response: Option<Py<PyBytes>>, weight: usize, keep_alive: bool) {
         let lane = self.lane.get();
         lane.hold(signed(weight));
         {
             let mut state = lock(&self.state);
             state.turns.push(response, weight, keep_alive);
             if state.turns.len() < lane.due_answers_max {
-                return Ok(());
+                return;
             }
             state.usual = false;
         }
-        let crowded = self.call(py, |calls| Some(&calls.crowded));
-        crowded.map_or(Ok(()), |crowded| crowded.call0(py).map(drop))
+        if let Some(crowded) = self.call(py, |calls| Some(&calls.crowded))
+            && let Err(error) = crowded.call0(py)
+        {
+            error.write_unraisable(py, None); // the turn is taken all the same
+        }
     }
 
     /// Puts an answer in its place and writes those whose turn has come.
