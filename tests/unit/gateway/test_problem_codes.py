@@ -14,6 +14,7 @@ NEVER_ANSWERED = {
     "GATEWAY_ERROR", "UNKNOWN_NAME", "BAD_PARAMETER",  # roots of others
     "CALLER_GONE",  # nobody is left to answer
     "REFUSED_BIND", "ADDRESS_IN_USE",  # before there is a server
+    "TOO_LARGE",  # of one command within a 207, as `docs/commands.md` lists them
 }  # fmt: skip
 MAKERS = {"problem", "_refuse", "HeadMistake"}
 """What is called with a status and a code."""
