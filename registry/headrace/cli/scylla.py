@@ -39,8 +39,9 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 9042
 REQUEST_LIMIT_MS = 1_000
-DRIVER_QUEUE_REQUESTS = 2_048
-"""Above all that one process has in flight (512 writes, or 256 reads); a power of two."""
+DRIVER_QUEUE_REQUESTS = 8_192
+"""Far above all that one process has in flight (512 writes, or 256 reads) and what looks at many
+rows at once beside them; a power of two."""
 SCHEMA_WAIT_MS = 10_000
 KEYSPACE = re.compile(r"[a-z][a-z0-9_]{0,47}")
 """Unquoted in CQL, which folds to lower case; 48 characters are what both engines take."""

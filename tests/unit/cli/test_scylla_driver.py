@@ -33,7 +33,7 @@ CHOSEN: dict[str, object] = {
     "retry_policy": "fallthrough",
     "speculative_execution_policy": None,
     "num_threads_io": 1,
-    "queue_size_io": 2_048,
+    "queue_size_io": 8_192,
     "core_connections_per_host": 1,
     "prepare_on_all_hosts": True,
     "max_schema_wait_time_ms": 10_000,
