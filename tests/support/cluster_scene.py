@@ -119,10 +119,12 @@ async def under_load(scene: Scene, draw: random.Random, disturb: Disturb) -> lis
         seen = dict.fromkeys(users, 0)
         while not over.is_set():
             asked = draw.sample(users, 4)
-            least = {user: max(seen[user], scene.levels[user]) for user in asked}
+            invalidated = {user: scene.levels[user] for user in asked}
             rows = await scene.gateways[gateway].rows(*asked)
             for user, (level, _) in zip(asked, rows, strict=True):
-                assert level >= least[user], f"user {user} went backwards"
+                told = f"user {user} of gateway {gateway} is at {level}"
+                assert level >= invalidated[user], f"{told}, invalidated was {invalidated[user]}"
+                assert level >= seen[user], f"{told}, this reader saw {seen[user]}"
                 seen[user] = level
             counts[1] += 1
 
